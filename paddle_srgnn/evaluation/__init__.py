@@ -1,0 +1,1 @@
+"""Evaluation: ranks, metrics and the baselines they are compared with."""

@@ -1,0 +1,17 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="paddle-srgnn",
+    version="0.1.0",
+    description="SR-GNN (Wu et al., AAAI 2019) for PaddlePaddle: session-based recommendation with graph neural networks",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["paddle_srgnn", "paddle_srgnn.*"]),
+    package_data={"paddle_srgnn": ["recipes/*.yaml"]},
+    install_requires=["numpy", "pandas", "scikit-learn", "safetensors", "PyYAML", "tqdm", "matplotlib"],
+    extras_require={
+        # Not in the base: it would overwrite a GPU user's own paddlepaddle-gpu.
+        "cpu": ["paddlepaddle>=3.0,<4"],
+        "test": ["pytest", "hypothesis", "ruff"],
+    },
+)

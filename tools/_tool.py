@@ -1,0 +1,37 @@
+"""What every tool shares: one way to start, and one mapping from errors to exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a tool's `main` and leave with its exit code: one clear line on stderr for an expected error, no traceback."""
+    from paddle_srgnn.errors import InputError, MissingPaddle, WorkFailed
+
+    name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    try:
+        code = main() or DONE
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has left: not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = DONE
+    except WorkFailed as error:
+        code = _say(name, error, FAILED)
+    except (InputError, MissingPaddle) as error:
+        code = _say(name, error, BAD_INPUT)
+    except OSError as error:
+        code = _say(name, error, FAILED if error.errno == errno.ENOSPC else BAD_INPUT)
+    except KeyboardInterrupt as interrupt:
+        code = _say(name, str(interrupt) or "interrupted", INTERRUPTED)
+    sys.exit(code)
+
+
+def _say(name: str, message: object, code: int) -> int:
+    print(f"{name}: {message}", file=sys.stderr)
+    return code
