@@ -1,0 +1,163 @@
+"""Session graphs in numpy: the reference's padded layout, and the packed layout that training uses.
+
+A session 1, 2, 3, 2, 4 has the nodes 1, 2, 3, 4 (its distinct items, ascending), and an edge from each click's node to
+the next click's: 1->2, 2->3, 3->2, 2->4. An edge counts once however often it is repeated, and a self-loop is an edge.
+An edge u->v weighs 1/indegree(v) among v's incoming edges and 1/outdegree(u) among u's outgoing ones (the paper's
+connection matrix, section 3.2, without its weights by occurrence: the authors' code has none either).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class PaddedGraph(NamedTuple):
+    """The graphs of B sessions of at most L clicks, every session padded to L: what the reference's `_get_slice` gives."""
+
+    alias_inputs: np.ndarray  # (B, L) int64, each click's node in its row
+    A: np.ndarray  # (B, L, 2L) float32, [incoming | outgoing] edge weights
+    items: np.ndarray  # (B, L) int64, each node's item; 0 is the first node of a row with padding
+    mask: np.ndarray  # (B, L) int32, 1 for a click
+
+
+class PackedGraph(NamedTuple):
+    """The graphs of B sessions end to end: N nodes, C clicks and M messages, without any padding.
+
+    An edge u->v sends two messages: one along it, from u to v with the weight 1/indegree(v), and one against it, from
+    v to u with the weight 1/outdegree(u). Node numbers of a message's ends: along, u and v; against, N + v and N + u.
+    So a single sum over `message_to` gives the 2N aggregates, the N of incoming edges before the N of outgoing ones.
+    """
+
+    items: np.ndarray  # (N,) int64, each node's item
+    message_from: np.ndarray  # (M,) int64 in [0, 2N)
+    message_to: np.ndarray  # (M,) int64 in [0, 2N), ascending
+    message_weight: np.ndarray  # (M,) float32
+    click_node: np.ndarray  # (C,) int64, each click's node
+    click_session: np.ndarray  # (C,) int64, each click's session, ascending
+    last_click: np.ndarray  # (B,) int64, each session's last click
+
+
+def padded_graph(item_seq: np.ndarray) -> PaddedGraph:
+    """Build the reference's tensors for a batch of left-aligned, zero-padded sessions.
+
+    Equal to the reference also where that reads oddly: padding is a node (item 0, sorted first), and the walk along a
+    row stops at its first zero after the first position.
+
+    Args:
+        item_seq: (B, L) integers >= 0, L >= 1.
+    """
+    item_seq = np.asarray(item_seq, dtype=np.int64)
+    n_rows, length = item_seq.shape
+    # Sorting item and position in one integer is several times faster than argsort.
+    shift = int(length).bit_length()
+    keys = np.sort((item_seq << shift) | np.arange(length), axis=1)  # (B, L)
+    position, item = keys & ((1 << shift) - 1), keys >> shift
+    node = np.zeros_like(item)  # (B, L), the node of the click at `position`
+    np.cumsum(item[:, 1:] != item[:, :-1], axis=1, out=node[:, 1:])
+    rows = np.arange(n_rows)[:, None]  # (B, 1)
+    alias_inputs = np.empty_like(item)
+    alias_inputs[rows, position] = node
+    items = np.zeros_like(item)
+    items[rows, node] = item
+
+    walked = np.logical_and.accumulate(item_seq[:, 1:] != 0, axis=1)  # (B, L-1)
+    row = np.nonzero(walked)[0]
+    source, target = alias_inputs[:, :-1][walked], alias_inputs[:, 1:][walked]  # (steps,)
+    A = np.zeros((n_rows, length, 2 * length), dtype=np.float32)
+    flat = A.reshape(-1)
+    incoming = (row * length + target) * (2 * length) + source
+    outgoing = (row * length + source) * (2 * length) + length + target
+    # An edge counts once: every repetition writes its number into the edge's cell, and the one found there is kept.
+    step = np.arange(len(row), dtype=np.int32)
+    cells = flat.view(np.int32)
+    cells[incoming] = step
+    once = cells[incoming] == step
+    in_degree = np.bincount((row * length + target)[once], minlength=n_rows * length)
+    out_degree = np.bincount((row * length + source)[once], minlength=n_rows * length)
+    flat[incoming] = 1 / in_degree[row * length + target]
+    flat[outgoing] = 1 / out_degree[row * length + source]
+    return PaddedGraph(alias_inputs, A, items, (item_seq > 0).astype(np.int32))
+
+
+def packed_graph(clicks: np.ndarray, lengths: np.ndarray) -> PackedGraph:
+    """Build the packed graphs of a batch of sessions.
+
+    Args:
+        clicks: (C,) integers >= 0, the items clicked, session after session.
+        lengths: (B,) integers >= 1, the number of clicks of each session; B >= 1.
+    """
+    clicks, lengths = np.asarray(clicks, dtype=np.int64), np.asarray(lengths, dtype=np.int64)
+    n_clicks = len(clicks)
+    click_session = np.repeat(np.arange(len(lengths)), lengths)  # (C,)
+    # Distinct (session, item) pairs; the position rides in the low bits, since sorting is several times faster than argsort.
+    shift = int(n_clicks).bit_length()
+    keys = click_session * (clicks.max() + 1) + clicks
+    keys = np.sort((keys << shift) | np.arange(n_clicks))
+    position, pair = keys & ((1 << shift) - 1), keys >> shift
+    is_new = np.empty(n_clicks, dtype=bool)
+    is_new[0] = True
+    np.not_equal(pair[1:], pair[:-1], out=is_new[1:])
+    click_node = np.empty(n_clicks, dtype=np.int64)
+    click_node[position] = np.cumsum(is_new) - 1
+    items = clicks[position[is_new]]  # (N,)
+
+    last_click = np.cumsum(lengths) - 1
+    goes_on = np.ones(n_clicks, dtype=bool)
+    goes_on[last_click] = False
+    step = np.nonzero(goes_on)[0]
+    return PackedGraph(items, *_messages(click_node[step], click_node[step + 1], len(items)),
+                       click_node, click_session, last_click)  # fmt: skip
+
+
+def _messages(source: np.ndarray, target: np.ndarray, n_nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The messages along and against the distinct edges among the steps source->target, ordered by receiver."""
+    if len(source) == 0:
+        # One message of weight 0 keeps a batch without edges from being empty, so that every parameter has a gradient.
+        nothing = np.zeros(1, dtype=np.int64)
+        return nothing, nothing, np.zeros(1, dtype=np.float32)
+    along = _distinct(target * n_nodes + source)
+    against = _distinct(source * n_nodes + target)
+    receiver = np.concatenate([along // n_nodes, against // n_nodes + n_nodes])
+    sender = np.concatenate([along % n_nodes, against % n_nodes + n_nodes])
+    weight = 1 / np.bincount(receiver, minlength=2 * n_nodes)[receiver]
+    return sender, receiver, weight.astype(np.float32)
+
+
+def _distinct(keys: np.ndarray) -> np.ndarray:
+    keys = np.sort(keys)
+    return keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+
+
+def unpad(item_seq: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:
+    """The clicks and lengths of left-aligned, zero-padded sessions, for `packed_graph`.
+
+    Args:
+        item_seq: (B, L) integers.
+        n_items: the number of items, padding included.
+
+    Returns:
+        clicks (C,) and lengths (B,), int64.
+
+    Raises:
+        ValueError: a row is padding only, has a 0 before a click (the reference would read a wrong last click), or has
+            an id outside [0, n_items); the message names the row.
+    """
+    item_seq = np.asarray(item_seq)
+    if item_seq.ndim != 2 or not np.issubdtype(item_seq.dtype, np.integer):
+        raise ValueError(f"item_seq must be integers of shape (B, L), found {item_seq.dtype} of shape {item_seq.shape}")
+    if item_seq.size == 0:
+        raise ValueError(f"item_seq is empty: shape {item_seq.shape}, expected at least one session of one click")
+    outside = (item_seq < 0) | (item_seq >= n_items)
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise ValueError(f"row {row}: item id {item_seq[row, column]} is outside [0, {n_items})")
+    is_click = item_seq != 0
+    lengths = is_click.sum(axis=1)
+    if not lengths.all():
+        raise ValueError(f"row {np.argmin(lengths)}: padding only, a session needs at least one click")
+    gap = is_click[:, 1:] & ~is_click[:, :-1]
+    if gap.any():
+        raise ValueError(f"row {np.argmax(gap.any(axis=1))}: a 0 stands before a click; put the padding after the clicks")
+    return item_seq[is_click].astype(np.int64), lengths.astype(np.int64)

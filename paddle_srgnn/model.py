@@ -1,0 +1,225 @@
+"""The GNN and SRGNN layers, under the reference's names.
+
+Sources: Wu et al., "Session-based Recommendation with Graph Neural Networks", AAAI 2019 (arXiv:1811.00855), and the
+Datawhale reference implementation, whose names, signatures, state-dict keys and return values are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from .graph import PackedGraph, packed_graph, padded_graph, unpad
+from .losses import full_softmax
+from .runtime import import_paddle
+
+paddle = import_paddle()
+nn, F = paddle.nn, paddle.nn.functional
+
+
+class GNN(nn.Layer):
+    """A gated graph layer (the paper's equations 1 to 5; Li et al., "Gated Graph Sequence Neural Networks", ICLR 2016).
+
+    Args:
+        embedding_size: d, the width of node vectors.
+        step: how often messages are passed; every step has the same parameters.
+    """
+
+    def __init__(self, embedding_size: int, step: int = 1):
+        super().__init__()
+        self.step = step
+        self.embedding_size = embedding_size
+        self.input_size = embedding_size * 2
+        self.gate_size = embedding_size * 3
+
+        self.w_ih = self.create_parameter(shape=[self.input_size, self.gate_size])
+        self.w_hh = self.create_parameter(shape=[self.embedding_size, self.gate_size])
+        self.b_ih = self.create_parameter(shape=[self.gate_size])
+        self.b_hh = self.create_parameter(shape=[self.gate_size])
+        self.b_iah = self.create_parameter(shape=[self.embedding_size])
+        self.b_ioh = self.create_parameter(shape=[self.embedding_size])
+
+        self.linear_edge_in = nn.Linear(self.embedding_size, self.embedding_size)
+        self.linear_edge_out = nn.Linear(self.embedding_size, self.embedding_size)
+
+    def GNNCell(self, A: paddle.Tensor, hidden: paddle.Tensor) -> paddle.Tensor:
+        """One step on padded graphs: A (B, L, 2L) and hidden (B, L, d) give (B, L, d)."""
+        L = A.shape[1]
+        input_in = paddle.matmul(A[:, :, :L], self.linear_edge_in(hidden)) + self.b_iah  # (B, L, d)
+        input_out = paddle.matmul(A[:, :, L:], self.linear_edge_out(hidden)) + self.b_ioh  # (B, L, d)
+        return self._gated(paddle.concat([input_in, input_out], axis=-1), hidden)
+
+    def forward(self, A: paddle.Tensor, hidden: paddle.Tensor) -> paddle.Tensor:
+        """All steps on padded graphs: A (B, L, 2L) and hidden (B, L, d) give (B, L, d)."""
+        for _ in range(self.step):
+            hidden = self.GNNCell(A, hidden)
+        return hidden
+
+    def propagate(self, graph: PackedGraph, hidden: paddle.Tensor) -> paddle.Tensor:
+        """All steps on packed graphs, equal to `forward` on the padded ones: hidden (N, d) gives (N, d)."""
+        n_nodes = hidden.shape[0]
+        weight = graph.message_weight.unsqueeze(1)  # (M, 1)
+        for _ in range(self.step):
+            sent = paddle.concat([self.linear_edge_in(hidden), self.linear_edge_out(hidden)])  # (2N, d)
+            messages = F.embedding(graph.message_from, sent) * weight  # (M, d)
+            received = paddle.index_add(paddle.zeros_like(sent), graph.message_to, 0, messages)  # (2N, d)
+            input_in, input_out = received[:n_nodes] + self.b_iah, received[n_nodes:] + self.b_ioh  # (N, d)
+            hidden = self._gated(paddle.concat([input_in, input_out], axis=-1), hidden)
+        return hidden
+
+    def _gated(self, inputs: paddle.Tensor, hidden: paddle.Tensor) -> paddle.Tensor:
+        """The gates: inputs (..., 2d) and hidden (..., d) give the next hidden (..., d).
+
+        The input gate has the reference's (and RecBole's) sense, (1-z)h + zn; the authors' code has z and 1-z exchanged.
+        """
+        gi = paddle.matmul(inputs, self.w_ih) + self.b_ih  # (..., 3d)
+        gh = paddle.matmul(hidden, self.w_hh) + self.b_hh  # (..., 3d)
+        i_r, i_i, i_n = gi.chunk(3, -1)
+        h_r, h_i, h_n = gh.chunk(3, -1)
+        reset_gate = F.sigmoid(i_r + h_r)
+        input_gate = F.sigmoid(i_i + h_i)
+        new_gate = paddle.tanh(i_n + reset_gate * h_n)
+        return (1 - input_gate) * hidden + input_gate * new_gate
+
+
+class SRGNN(nn.Layer):
+    r"""Ranks the next item of a session, seen as a directed graph of its items.
+
+    For the session 1, 2, 3, 2, 4 the connection matrix is [incoming | outgoing]:
+
+        ====  ===  ===  ===  ===     ====  ===  ===  ===  ===
+        in     1    2    3    4      out    1    2    3    4
+        ====  ===  ===  ===  ===     ====  ===  ===  ===  ===
+         1     0    0    0    0       1     0    1    0    0
+         2    1/2   0   1/2   0       2     0    0   1/2  1/2
+         3     0    1    0    0       3     0    1    0    0
+         4     0    1    0    0       4     0    0    0    0
+        ====  ===  ===  ===  ===     ====  ===  ===  ===  ===
+
+    Args:
+        config: a mapping with the reference's keys `embedding_dim` (d), `step`, and `n_items` (padding item 0
+            included), and the switches below; other keys are ignored, as the reference does.
+
+            - `initialization`: "paddle" (the default, and what the reference really does: it builds initialisers
+              without applying them), or "uniform": U(-1/sqrt(d), 1/sqrt(d)) for every parameter, as the authors do.
+            - `score_item_zero`: whether the padding item is a candidate; True by default, as in the reference.
+
+    Raises:
+        ValueError: a key is missing or a value impossible.
+    """
+
+    def __init__(self, config: Mapping):
+        super().__init__()
+        for key in ("embedding_dim", "step", "n_items"):
+            if not isinstance(config.get(key), (int, np.integer)) or config[key] < 1:
+                raise ValueError(f"SRGNN config: {key} must be an integer >= 1, found {config.get(key)!r}")
+        self.config = config
+        self.embedding_size = config["embedding_dim"]
+        self.step = config["step"]
+        self.n_items = config["n_items"]
+        self.initialization = config.get("initialization", "paddle")
+        self.score_item_zero = config.get("score_item_zero", True)
+        if self.initialization not in ("paddle", "uniform"):
+            raise ValueError(f"SRGNN config: initialization must be paddle or uniform, found {self.initialization!r}")
+
+        # A lookup of item 0 gives zeros and trains nothing, yet its row is trained where it is scored.
+        self.item_emb = nn.Embedding(self.n_items, self.embedding_size, padding_idx=0)
+        self.gnn = GNN(self.embedding_size, self.step)
+        self.linear_one = nn.Linear(self.embedding_size, self.embedding_size)
+        self.linear_two = nn.Linear(self.embedding_size, self.embedding_size)
+        self.linear_three = nn.Linear(self.embedding_size, 1, bias_attr=False)
+        self.linear_transform = nn.Linear(self.embedding_size * 2, self.embedding_size)
+        self.loss_fun = full_softmax
+
+        self.reset_parameters()
+
+    def reset_parameters(self, initializer: nn.initializer.Initializer | None = None) -> None:
+        """Initialise every parameter with `initializer`; by default as the switch `initialization` says.
+
+        With "paddle" that is nothing: Paddle's own initialisation of each parameter stands, as in the reference.
+        """
+        if initializer is None:
+            if self.initialization == "paddle":
+                return
+            bound = 1 / math.sqrt(self.embedding_size)
+            initializer = nn.initializer.Uniform(-bound, bound)
+        for parameter in self.parameters():
+            initializer(parameter)
+        with paddle.no_grad():
+            self.item_emb.weight[0] = 0.0  # as nn.Embedding leaves it
+
+    def forward(self, item_seq, mask=None, item=None, train: bool = True) -> dict[str, paddle.Tensor]:
+        """The reference's interface.
+
+        Args:
+            item_seq: (B, L) integers, sessions left-aligned and padded with 0.
+            mask: ignored, as the reference does.
+            item: (B,) integers, the next items; only read when `train`.
+            train: whether to compute the loss.
+
+        Returns:
+            {"user_emb": (B, d)}, and with `train` {"loss": scalar} too.
+
+        Raises:
+            ValueError: a row has no clicks, or a 0 before a click, or an id is outside [0, n_items).
+        """
+        clicks, lengths = unpad(_as_numpy(item_seq), self.n_items)
+        graph = PackedGraph(*map(paddle.to_tensor, packed_graph(clicks, lengths)))
+        output = {"user_emb": self.encode(graph)}
+        if train:
+            if item is None:
+                raise ValueError("the loss needs the next items: pass item, or train=False")
+            item = _as_numpy(item)
+            lowest = 0 if self.score_item_zero else 1
+            if item.min() < lowest or item.max() >= self.n_items:
+                raise ValueError(f"the next item must be in [{lowest}, {self.n_items}), found {item.min()} to {item.max()}")
+            output["loss"] = self.calculate_loss(output["user_emb"], paddle.to_tensor(item))
+        return output
+
+    def encode(self, graph: PackedGraph) -> paddle.Tensor:
+        """The session vectors (B, d) of a batch of packed graphs, whose arrays are tensors (equations 1 to 7)."""
+        hidden = F.embedding(graph.items, self.item_emb.weight, padding_idx=0)  # (N, d)
+        hidden = self.gnn.propagate(graph, hidden)  # (N, d)
+        seq_hidden = F.embedding(graph.click_node, hidden)  # (C, d)
+        ht = F.embedding(graph.last_click, seq_hidden)  # (B, d), the local preference s_l
+        q1 = F.embedding(graph.click_session, self.linear_one(ht))  # (C, d)
+        q2 = self.linear_two(seq_hidden)  # (C, d)
+        alpha = self.linear_three(F.sigmoid(q1 + q2))  # (C, 1), without a softmax
+        a = paddle.index_add(paddle.zeros_like(ht), graph.click_session, 0, alpha * seq_hidden)  # (B, d), s_g
+        return self.linear_transform(paddle.concat([a, ht], axis=1))  # (B, d)
+
+    def calculate_loss(self, user_emb: paddle.Tensor, pos_item: paddle.Tensor) -> paddle.Tensor:
+        """Mean cross-entropy of the next items (B,) over all candidates, a scalar."""
+        return self.loss_fun(user_emb, self.candidates(), pos_item - self.first_candidate)
+
+    @property
+    def first_candidate(self) -> int:
+        """The number of the first item that is scored."""
+        return 0 if self.score_item_zero else 1
+
+    def candidates(self) -> paddle.Tensor:
+        """The rows (n_items - first_candidate, d) of the item table that training scores."""
+        return self.item_emb.weight if self.score_item_zero else self.item_emb.weight[1:]
+
+    def output_items(self) -> paddle.Tensor:
+        """The item table (n_items, d)."""
+        return self.item_emb.weight
+
+    def gather_indexes(self, output: paddle.Tensor, gather_index: paddle.Tensor) -> paddle.Tensor:
+        """From output (B, L, d) the vector at position gather_index (B,) of each row: (B, d)."""
+        index = gather_index.reshape([-1, 1, 1]).expand([-1, 1, output.shape[-1]])  # (B, 1, d)
+        return paddle.take_along_axis(output, index, 1).squeeze(1)
+
+    def _get_slice(self, item_seq) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+        """The padded graphs of item_seq (B, L), in the reference's order.
+
+        Returns:
+            alias_inputs (B, L) int64, A (B, L, 2L) float32, items (B, L) int64, mask (B, L) int32.
+        """
+        return tuple(map(paddle.to_tensor, padded_graph(_as_numpy(item_seq))))
+
+
+def _as_numpy(values) -> np.ndarray:
+    return values.numpy() if isinstance(values, paddle.Tensor) else np.asarray(values)

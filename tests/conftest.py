@@ -1,0 +1,62 @@
+"""What the tests share: the runtime as the tools set it, the oracle's files, and how to run a tool."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_srgnn.runtime import tune
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+SHARED = ROOT.parent / "shared"
+
+tune()
+
+
+@pytest.fixture(params=sorted(path.stem for path in GOLDEN.glob("*.npz")))
+def golden(request) -> dict[str, np.ndarray]:
+    """The reference's inputs and outputs on one batch, written by the unmodified reference on PaddlePaddle 2.6.2."""
+    with np.load(GOLDEN / f"{request.param}.npz", allow_pickle=False) as file:
+        return {"name": request.param, **file}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and reference code beside the checkout; tests that need it skip where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the real data in ../shared, which only the maintainers' checkouts have")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def run_tool():
+    """Run tools/NAME.py as a person does; returns the finished process with its output as text."""
+
+    def run(name: str, *arguments: object, cwd=None, timeout: float = 120, **environment: str):
+        command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=cwd, timeout=timeout, capture_output=True, text=True, env={**os.environ, **environment}
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def refused(run_tool):
+    """Run a tool on bad input: it must exit with 2 and one line on stderr; returns that line."""
+
+    def run(name: str, *arguments: object, **options) -> str:
+        process = run_tool(name, *arguments, **options)
+        assert process.returncode == 2, process.stderr + process.stdout
+        assert "Traceback" not in process.stderr
+        lines = process.stderr.strip().splitlines()
+        assert len(lines) == 1 or lines[0].startswith("usage:"), process.stderr
+        return lines[-1]
+
+    return run

@@ -1,0 +1,183 @@
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddle_srgnn import GNN, SRGNN
+
+GRADIENT_TOLERANCE = 1e-4  # of the largest entry
+
+
+def reference_model(golden) -> SRGNN:
+    model = SRGNN({key: int(golden[f"config/{key}"]) for key in ("n_items", "embedding_dim", "step")})
+    parameters = {name[len("param/") :]: array for name, array in golden.items() if name.startswith("param/")}
+    assert set(parameters) == set(model.state_dict())
+    missing, unexpected = model.set_state_dict(parameters)
+    assert not missing and not unexpected
+    return model
+
+
+def small_model(**switches) -> SRGNN:
+    paddle.seed(7)
+    return SRGNN({"embedding_dim": 6, "step": 2, "n_items": 13, **switches})
+
+
+def user_emb(model: SRGNN, sessions: list[list[int]], length: int = 9) -> np.ndarray:
+    rows = [session + [0] * (length - len(session)) for session in sessions]
+    return model(np.array(rows), train=False)["user_emb"].numpy()
+
+
+def test_get_slice_equals_the_reference(golden):
+    outputs = reference_model(golden)._get_slice(paddle.to_tensor(golden["item_seq"]))
+    for name, output in zip(("alias_inputs", "A", "items", "mask"), outputs, strict=True):
+        assert output.numpy().dtype == golden[name].dtype
+        np.testing.assert_allclose(output.numpy(), golden[name], rtol=0, atol=1e-7 if name == "A" else 0)
+
+
+def test_user_emb_loss_and_every_gradient_equal_the_reference(golden):
+    model = reference_model(golden)
+    output = model(paddle.to_tensor(golden["item_seq"]), None, paddle.to_tensor(golden["target"]))
+    for name in ("user_emb", "loss"):
+        tolerance = 1e-6 * max(1, np.abs(golden[name]).max()) + 1e-6
+        np.testing.assert_allclose(output[name].numpy(), golden[name], rtol=0, atol=tolerance)
+    output["loss"].backward()
+    for name, parameter in model.named_parameters():
+        expected = golden[f"grad/{name}"]
+        assert parameter.grad is not None, name
+        tolerance = GRADIENT_TOLERANCE * np.abs(expected).max() + 1e-7
+        np.testing.assert_allclose(parameter.grad.numpy(), expected, rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_ten_adam_steps_follow_the_reference(golden):
+    model = reference_model(golden)
+    adam = paddle.optimizer.Adam(float(golden["adam_lr"]), parameters=model.parameters())
+    losses = []
+    for _ in range(10):
+        loss = model(golden["item_seq"], None, golden["target"])["loss"]
+        losses.append(loss.item())
+        loss.backward()
+        adam.step()
+        adam.clear_grad()
+    tolerance = 1e-2 if golden["name"] == "long_sessions" else 1e-3
+    np.testing.assert_allclose(losses, golden["loss_10_adam_steps"], rtol=0, atol=tolerance)
+
+
+def test_padded_layers_give_the_same_session_vectors(golden):
+    """The reference's own route, through `_get_slice` and `GNN.forward`, with our layers."""
+    model = reference_model(golden)
+    alias_inputs, A, items, mask = model._get_slice(golden["item_seq"])
+    hidden = model.gnn(A, model.item_emb(items))
+    index = alias_inputs.unsqueeze(2).expand([-1, -1, model.embedding_size])
+    seq_hidden = paddle.take_along_axis(hidden, index, 1)
+    ht = model.gather_indexes(seq_hidden, mask.sum(axis=1) - 1)
+    energy = paddle.nn.functional.sigmoid(model.linear_one(ht).unsqueeze(1) + model.linear_two(seq_hidden))
+    a = (model.linear_three(energy) * seq_hidden * mask.unsqueeze(2).astype("float32")).sum(1)
+    expected = model.linear_transform(paddle.concat([a, ht], axis=1))
+    output = model(golden["item_seq"], mask, None, train=False)
+    assert set(output) == {"user_emb"}
+    np.testing.assert_allclose(output["user_emb"].numpy(), expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_gnn_forward_repeats_the_cell():
+    paddle.seed(1)
+    gnn = GNN(4, step=3)
+    A, hidden = paddle.rand([2, 5, 10]), paddle.rand([2, 5, 4])
+    once = gnn.GNNCell(A, hidden)
+    assert once.shape == [2, 5, 4]
+    np.testing.assert_array_equal(gnn(A, hidden).numpy(), gnn.GNNCell(A, gnn.GNNCell(A, once)).numpy())
+
+
+def test_a_batch_without_edges_trains_every_parameter_with_zero_where_it_is_not_reached():
+    model = small_model()
+    model(np.array([[3], [4]]), None, np.array([1, 2]))["loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+    assert not model.gnn.linear_edge_in.weight.grad.numpy().any()
+    assert not model.gnn.linear_edge_out.bias.grad.numpy().any()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=9), min_size=2, max_size=6))
+def test_sessions_of_a_batch_do_not_affect_one_another(sessions):
+    model = small_model()
+    together = user_emb(model, sessions)
+    for session, vector in zip(sessions, together, strict=True):
+        np.testing.assert_allclose(user_emb(model, [session], len(session))[0], vector, rtol=1e-5, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=9), min_size=1, max_size=6), st.randoms())
+def test_relabelling_the_items_permutes_the_scores(sessions, random):
+    model, relabelled = small_model(), small_model()
+    new_id = np.array([0, *random.sample(range(1, 13), 12)])
+    table = model.item_emb.weight.numpy()
+    moved = np.empty_like(table)
+    moved[new_id] = table
+    relabelled.item_emb.weight.set_value(moved)
+    scores = user_emb(model, sessions) @ table.T
+    new_sessions = [[int(new_id[item]) for item in session] for session in sessions]
+    new_scores = user_emb(relabelled, new_sessions) @ moved.T
+    np.testing.assert_allclose(new_scores[:, new_id], scores, rtol=1e-4, atol=1e-5)
+
+
+def test_the_reference_initialisation_is_paddles_own():
+    paddle.seed(3)
+    model = SRGNN({"embedding_dim": 6, "step": 1, "n_items": 13})
+    paddle.seed(3)
+    plain = paddle.nn.Embedding(13, 6, padding_idx=0)
+    np.testing.assert_array_equal(model.item_emb.weight.numpy(), plain.weight.numpy())
+    assert not model.linear_one.bias.numpy().any()
+    assert model.gnn.b_ih.numpy().any()
+
+
+def test_uniform_initialisation_is_the_authors():
+    model = small_model(initialization="uniform")
+    bound = 1 / np.sqrt(6)
+    for name, parameter in model.named_parameters():
+        values = parameter.numpy()
+        assert np.abs(values).max() <= bound, name
+        assert values.std() > 0.2 * bound, name
+    assert not model.item_emb.weight.numpy()[0].any()
+
+
+def test_item_zero_is_a_candidate_only_by_the_switch():
+    for score_item_zero in (True, False):
+        model = small_model(score_item_zero=score_item_zero)
+        item_seq, target = np.array([[1, 2, 3]]), np.array([5])
+        output = model(item_seq, None, target)
+        scores = output["user_emb"].numpy() @ model.item_emb.weight.numpy().T
+        scores = scores[0] if score_item_zero else scores[0, 1:]
+        target_score = scores[5 if score_item_zero else 4]
+        assert output["loss"].item() == pytest.approx(np.log(np.exp(scores).sum()) - target_score, abs=1e-5)
+        output["loss"].backward()
+        assert model.item_emb.weight.grad.numpy()[0].any() == score_item_zero
+
+
+@pytest.mark.parametrize(
+    "item_seq, item, message",
+    [
+        ([[1, 2], [0, 0]], [1, 1], "row 1: padding only"),
+        ([[1, 2], [0, 3]], [1, 1], "row 1: a 0 stands before"),
+        ([[1, 2], [13, 3]], [1, 1], "row 1: item id 13"),
+        ([[1, 2]], [13], "next item must be"),
+        ([[1, 2]], [-1], "next item must be"),
+        ([[1, 2]], None, "needs the next items"),
+    ],
+)
+def test_forward_refuses_what_it_cannot_read(item_seq, item, message):
+    with pytest.raises(ValueError, match=message):
+        small_model()(np.array(item_seq), None, item)
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"embedding_dim": 6, "step": 1}, "n_items"),
+        ({"embedding_dim": 0, "step": 1, "n_items": 3}, "embedding_dim"),
+        ({"embedding_dim": 6, "step": 1, "n_items": 3, "initialization": "he"}, "initialization"),
+    ],
+)
+def test_an_impossible_config_is_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        SRGNN(config)
