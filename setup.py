@@ -3,7 +3,7 @@ from setuptools import find_packages, setup
 setup(
     name="paddle-srgnn",
     version="0.1.0",
-    description="SR-GNN (Wu et al., AAAI 2019) for PaddlePaddle: session-based recommendation with graph neural networks",
+    description="SR-GNN for PaddlePaddle: session-based recommendation with graph neural networks",
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["paddle_srgnn", "paddle_srgnn.*"]),

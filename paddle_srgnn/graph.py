@@ -14,7 +14,7 @@ import numpy as np
 
 
 class PaddedGraph(NamedTuple):
-    """The graphs of B sessions of at most L clicks, every session padded to L: what the reference's `_get_slice` gives."""
+    """The graphs of B sessions of at most L clicks, padded to L: what the reference's `_get_slice` gives."""
 
     alias_inputs: np.ndarray  # (B, L) int64, each click's node in its row
     A: np.ndarray  # (B, L, 2L) float32, [incoming | outgoing] edge weights
@@ -91,7 +91,7 @@ def packed_graph(clicks: np.ndarray, lengths: np.ndarray) -> PackedGraph:
     clicks, lengths = np.asarray(clicks, dtype=np.int64), np.asarray(lengths, dtype=np.int64)
     n_clicks = len(clicks)
     click_session = np.repeat(np.arange(len(lengths)), lengths)  # (C,)
-    # Distinct (session, item) pairs; the position rides in the low bits, since sorting is several times faster than argsort.
+    # Distinct (session, item) pairs, with the position in the low bits: sorting is several times faster than argsort.
     shift = int(n_clicks).bit_length()
     keys = click_session * (clicks.max() + 1) + clicks
     keys = np.sort((keys << shift) | np.arange(n_clicks))
@@ -159,5 +159,7 @@ def unpad(item_seq: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"row {np.argmin(lengths)}: padding only, a session needs at least one click")
     gap = is_click[:, 1:] & ~is_click[:, :-1]
     if gap.any():
-        raise ValueError(f"row {np.argmax(gap.any(axis=1))}: a 0 stands before a click; put the padding after the clicks")
+        raise ValueError(
+            f"row {np.argmax(gap.any(axis=1))}: a 0 stands before a click; put the padding after the clicks"
+        )
     return item_seq[is_click].astype(np.int64), lengths.astype(np.int64)

@@ -72,7 +72,7 @@ class GNN(nn.Layer):
     def _gated(self, inputs: paddle.Tensor, hidden: paddle.Tensor) -> paddle.Tensor:
         """The gates: inputs (..., 2d) and hidden (..., d) give the next hidden (..., d).
 
-        The input gate has the reference's (and RecBole's) sense, (1-z)h + zn; the authors' code has z and 1-z exchanged.
+        The input gate has the reference's (and RecBole's) sense, (1-z)h + zn; the authors' code exchanges z and 1-z.
         """
         gi = paddle.matmul(inputs, self.w_ih) + self.b_ih  # (..., 3d)
         gh = paddle.matmul(hidden, self.w_hh) + self.b_hh  # (..., 3d)
@@ -174,7 +174,9 @@ class SRGNN(nn.Layer):
             item = _as_numpy(item)
             lowest = 0 if self.score_item_zero else 1
             if item.min() < lowest or item.max() >= self.n_items:
-                raise ValueError(f"the next item must be in [{lowest}, {self.n_items}), found {item.min()} to {item.max()}")
+                raise ValueError(
+                    f"the next item must be in [{lowest}, {self.n_items}), found {item.min()} to {item.max()}"
+                )
             output["loss"] = self.calculate_loss(output["user_emb"], paddle.to_tensor(item))
         return output
 

@@ -42,7 +42,7 @@ def import_paddle() -> ModuleType:
             if error.name != "paddle":
                 raise
             raise MissingPaddle(
-                'PaddlePaddle is not installed: pip install "paddlepaddle>=3.0,<4", or paddlepaddle-gpu on a GPU machine'
+                'PaddlePaddle is not installed: pip install "paddlepaddle>=3.0,<4", or paddlepaddle-gpu for a GPU'
             ) from None
     if first_import:
         root.handlers[:] = handlers
@@ -50,16 +50,19 @@ def import_paddle() -> ModuleType:
     return paddle
 
 
-def tune(threads: int | None = None) -> None:
+def tune(threads: int | None = None) -> int:
     """Make this process fast for training on a CPU, then import Paddle. Call it before anything else imports Paddle.
 
-    On Linux with glibc it keeps malloc from giving large buffers back to the system (about 300 MB more resident memory),
+    On Linux with glibc malloc no longer gives large buffers back to the system (about 300 MB more resident memory),
     on an AMD processor it lets MKL use its AVX2 code, and it uses every core this process may run on.
     What the user has set in the environment stands. `PADDLE_SRGNN_TUNING=0` turns all of it off, and on other systems
     it only imports Paddle. Once Paddle is imported MKL has made its choice; the rest is applied and a line says so.
 
     Args:
         threads: how many threads Paddle computes with; it goes before OMP_NUM_THREADS. None: that variable, else all.
+
+    Returns:
+        how many threads Paddle computes with.
 
     Raises:
         MissingPaddle: Paddle is not installed.
@@ -77,6 +80,7 @@ def tune(threads: int | None = None) -> None:
     if threads is not None:
         # Rather than by OMP_NUM_THREADS, for which Paddle prints two warnings; the speed is the same.
         paddle.base.core.set_num_threads(threads)
+    return threads or int(os.environ["OMP_NUM_THREADS"])
 
 
 def _tell_if_late() -> None:
@@ -111,7 +115,9 @@ def set_device(name: str | None = None) -> str:
     compiled = paddle.device.is_compiled_with_cuda()
     usable = compiled and paddle.device.cuda.device_count() > 0
     if name == "gpu" and not usable:
-        reason = "Paddle finds no GPU here" if compiled else "this Paddle was built for CPUs only: install paddlepaddle-gpu"
+        reason = (
+            "Paddle finds no GPU here" if compiled else "this Paddle was built for CPUs only: install paddlepaddle-gpu"
+        )
         raise InputError(f"--device gpu: {reason}; use --device cpu to train without one")
     if name not in (None, "cpu", "gpu"):
         raise InputError(f"unknown device {name!r}: expected cpu or gpu")

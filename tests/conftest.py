@@ -60,3 +60,21 @@ def refused(run_tool):
         return lines[-1]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def ring():
+    """A toy world with a known answer: 20 items in a ring, every session walks along it, so the next item is certain."""
+    from paddle_srgnn.datasets.sessions import SessionDataset, Sessions
+
+    def walks(n_sessions: int, seed: int) -> Sessions:
+        rng = np.random.default_rng(seed)
+        lengths = rng.integers(2, 7, n_sessions)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        start = np.repeat(rng.integers(0, 20, n_sessions), lengths)
+        items = (start + np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)) % 20 + 1
+        return Sessions(items.astype(np.int32), offsets, np.arange(n_sessions) * 3600)
+
+    train = walks(150, 0)
+    clicks = np.bincount(train.items, minlength=21)
+    return SessionDataset("ring", train, walks(30, 1), ["", *map(str, range(101, 121))], clicks)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -90,7 +92,7 @@ def test_padded_graph_follows_the_definition_even_with_zeros_anywhere(rows):
         assert graph.items[b].tolist() == nodes + [0] * (7 - len(nodes))
         assert graph.alias_inputs[b].tolist() == [nodes.index(item) for item in row]
         edges = set()
-        for u, v in zip(row, row[1:], strict=False):
+        for u, v in pairwise(row):
             if v == 0:
                 break
             edges.add((nodes.index(u), nodes.index(v)))

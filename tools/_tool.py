@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
+import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a tool's `main` and leave with its exit code: one clear line on stderr for an expected error, no traceback."""
+    """Run a tool's `main` and leave with its exit code; an expected error is one line on stderr, without a traceback."""
     from paddle_srgnn.errors import InputError, MissingPaddle, WorkFailed
 
     name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
@@ -35,3 +38,19 @@ def run(main: Callable[[], int | None]) -> None:
 def _say(name: str, message: object, code: int) -> int:
     print(f"{name}: {message}", file=sys.stderr)
     return code
+
+
+def positive_int(text: str) -> int:
+    """An argparse type."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)
+
+
+def log_to(path: Path | None = None) -> None:
+    """Send the package's log to stderr, or with dates to the end of a file."""
+    handler = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(message)s" if path is None else "%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("paddle_srgnn")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)

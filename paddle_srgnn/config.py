@@ -1,0 +1,179 @@
+"""Typed settings: what a recipe says, what `--set key=value` changes, and a clear error for anything else."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def _setting(default: Any, word: str, minimum: float | None = None, below: float | None = None, choices: tuple = ()):
+    metadata = {"word": word, "minimum": minimum, "below": below, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a training computes; the defaults are the reference's layers."""
+
+    # The model
+    embedding_dim: int = _setting(100, "width d of item and session vectors", minimum=1)
+    step: int = _setting(1, "how often a graph passes messages", minimum=1)
+    initialization: str = _setting(
+        "paddle", "paddle: Paddle's own; uniform: U(-1/sqrt d, 1/sqrt d)", choices=("paddle", "uniform")
+    )
+    score_item_zero: bool = _setting(True, "whether the padding item is a class of the training softmax")
+    max_session_length: int = _setting(70, "how many of a session's most recent clicks are read", minimum=1)
+    # The optimiser
+    learning_rate: float = _setting(0.001, "Adam's step size in the first epoch", minimum=0)
+    weight_decay: float = _setting(0.0, "L2 penalty, added to the gradient of every parameter", minimum=0)
+    batch_size: int = _setting(512, "samples in a batch", minimum=1)
+    epochs: int = _setting(7, "passes over the training samples", minimum=1)
+    lr_decay_after: tuple[int, ...] = _setting((), "epochs after which the step size is times lr_decay", minimum=1)
+    lr_decay: float = _setting(0.1, "the factor of lr_decay_after", minimum=0)
+    seed: int = _setting(0, "decides the initialisation and the order of samples", minimum=0)
+    # Validation
+    valid_fraction: float = _setting(0.0, "share of training sessions, the latest, for validation", minimum=0, below=1)
+    patience: int = _setting(0, "epochs without gain on validation that end training; 0: none do", minimum=0)
+    monitor: str = _setting("MRR@20", "the metric on validation that decides, such as P@20, MRR@20 or NDCG@10")
+    eval_every_epoch: bool = _setting(False, "whether every epoch is tested, for best-on-test figures")
+    # The work; nothing here changes a result
+    eval_batch_size: int = _setting(512, "samples in a batch of an evaluation", minimum=1)
+    num_workers: int = _setting(0, "processes that build batches; 0: a thread of this one", minimum=0)
+    save_every_steps: int = _setting(1000, "steps between checkpoints in an epoch; 0: at its end only", minimum=0)
+
+    def model_config(self, n_items: int) -> dict[str, Any]:
+        """The `config` of SRGNN."""
+        keys = ("embedding_dim", "step", "initialization", "score_item_zero")
+        return {"n_items": n_items, **{key: getattr(self, key) for key in keys}}
+
+    def learning_rate_in(self, epoch: int) -> float:
+        """Adam's step size in the given epoch, counted from 1."""
+        return self.learning_rate * self.lr_decay ** sum(epoch > after for after in self.lr_decay_after)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+
+def recipe_names() -> list[str]:
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name: str, changes: Iterable[str] = ()) -> Settings:
+    """The settings of a recipe with `key=value` changes applied.
+
+    Raises:
+        InputError: an unknown recipe or key (the message names the nearest), or a value of the wrong type or range.
+    """
+    import yaml
+
+    path = RECIPES / f"{name}.yaml"
+    if name not in recipe_names():
+        known = recipe_names()
+        raise InputError(f"unknown recipe {name!r}{_nearest(name, known)}; there are: {', '.join(known)}")
+    return make_settings(yaml.safe_load(path.read_text(encoding="utf-8")) | parse_changes(changes), f"recipe {name}")
+
+
+def parse_changes(changes: Iterable[str]) -> dict[str, str]:
+    """Split every "key=value".
+
+    Raises:
+        InputError: there is no "=".
+    """
+    values = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise InputError(f"--set {change}: expected key=value, for example --set epochs=3")
+        values[key.strip()] = value.strip()
+    return values
+
+
+def make_settings(values: Mapping[str, Any], source: str) -> Settings:
+    """Check the type and range of every value, given as itself or as text.
+
+    Raises:
+        InputError: as `load_recipe`; the message names `source`.
+    """
+    checked = {}
+    for key, value in values.items():
+        if key not in FIELDS:
+            raise InputError(f"{source}: unknown setting {key!r}{_nearest(key, FIELDS)}; known: {', '.join(FIELDS)}")
+        checked[key] = _checked(FIELDS[key], value, source)
+    settings = Settings(**checked)
+    if settings.patience and not settings.valid_fraction:
+        raise InputError(f"{source}: patience={settings.patience} needs validation: set valid_fraction too, e.g. 0.1")
+    parse_metric(settings.monitor, source)
+    return settings
+
+
+def parse_metric(name: str, source: str) -> tuple[str, int]:
+    """Split "MRR@20" into ("MRR", 20)."""
+    kind, _, k = name.partition("@")
+    if kind not in ("P", "MRR", "NDCG") or not k.isdecimal() or int(k) < 1:
+        raise InputError(f"{source}: unknown metric {name!r}: expected P@K, MRR@K or NDCG@K, for example MRR@20")
+    return kind, int(k)
+
+
+def _checked(field: dataclasses.Field, value: Any, source: str) -> Any:
+    found = f"{source}: {field.name}={value!r}"
+    try:
+        value = _CONVERSIONS[field.type](value)
+    except (TypeError, ValueError):
+        raise InputError(f"{found}: expected {_KINDS[field.type]} ({field.metadata['word']})") from None
+    minimum, below, choices = (field.metadata[key] for key in ("minimum", "below", "choices"))
+    for number in value if isinstance(value, tuple) else (value,):
+        if minimum is not None and number < minimum:
+            raise InputError(f"{found}: must be at least {minimum} ({field.metadata['word']})")
+        if below is not None and number >= below:
+            raise InputError(f"{found}: must be below {below} ({field.metadata['word']})")
+    if choices and value not in choices:
+        raise InputError(f"{found}: must be one of {', '.join(choices)}{_nearest(value, choices)}")
+    return value
+
+
+def _to_int(value: Any) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError
+    return int(value)
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(float(value)):
+        raise ValueError
+    return float(value)
+
+
+def _to_bool(value: Any) -> bool:
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise ValueError
+    return text == "true"
+
+
+def _to_ints(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str):
+        value = [part for part in value.strip("[]() ").split(",") if part.strip()]
+    return tuple(_to_int(part) for part in value)
+
+
+_CONVERSIONS = {"int": _to_int, "float": _to_float, "bool": _to_bool, "str": str, "tuple[int, ...]": _to_ints}
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a word",
+    "tuple[int, ...]": "whole numbers with commas between, such as 2,5",
+}
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f": did you mean {match[0]!r}?" if match else ""

@@ -1,0 +1,97 @@
+"""The ranks of a model's next items over a set of sessions, in bounded memory and without sorting the catalogue."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from ..config import Settings
+from ..datasets.samples import SampleBatches, sample_batches
+from ..datasets.sessions import Sessions
+from ..errors import WorkFailed
+from ..model import SRGNN
+from ..runtime import import_paddle
+from .metrics import ranking_metrics, ranks
+
+paddle = import_paddle()
+
+SCORES_AT_ONCE = 25_000_000  # 100 MB of float32, whatever the size of the catalogue
+
+
+def count_ranks(
+    model: SRGNN,
+    sessions: Sessions,
+    batch_size: int,
+    max_session_length: int,
+    advance: Callable[[int], object] = lambda samples: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each sample, how many items score above its target, and how many others score the same.
+
+    Padding is never a candidate. `metrics.ranks` makes ranks of the two counts.
+
+    Args:
+        batch_size: samples encoded at once.
+        max_session_length: how many of the most recent clicks are read.
+        advance: called with the number of samples done after each batch.
+
+    Returns:
+        greater and equals, each (n_samples,) int64, in the order of `sessions.sample_positions()`.
+
+    Raises:
+        WorkFailed: a score is not finite: counting would give a diverged model a perfect rank.
+    """
+    was_training = model.training
+    model.eval()
+    greater, equals = [], []
+    rows = max(1, SCORES_AT_ONCE // model.n_items)
+    done = 0
+    with paddle.no_grad():
+        candidates = model.item_emb.weight[1:]  # (V, d)
+        for graph, target in sample_batches(SampleBatches(sessions, batch_size, max_session_length)):
+            user_emb = model.encode(graph)  # (B, d)
+            for first in range(0, len(target), rows):
+                part = slice(first, first + rows)
+                above, same = _count(user_emb[part], candidates, target[part] - 1, done + first)
+                greater.append(above)
+                equals.append(same)
+            done += len(target)
+            advance(len(target))
+    if was_training:
+        model.train()
+    return np.concatenate(greater), np.concatenate(equals)
+
+
+def _count(user_emb, candidates, target, first_sample: int) -> tuple[np.ndarray, np.ndarray]:
+    scores = paddle.matmul(user_emb, candidates, transpose_y=True)  # (b, V)
+    # A sum is finite only if all its terms are; one pass instead of a mask as large as the scores.
+    finite = paddle.isfinite(scores.sum(axis=1))  # (b,)
+    if not finite.all().item():
+        sample = first_sample + int(np.argmin(finite.numpy()))
+        raise WorkFailed(
+            f"the scores of sample {sample} are not finite: the model has diverged, no rank can be trusted"
+        )
+    own = paddle.take_along_axis(scores, target.unsqueeze(1), 1)  # (b, 1)
+    above = (scores > own).astype("int64").sum(axis=1)
+    same = (scores == own).astype("int64").sum(axis=1) - 1
+    return above.numpy(), same.numpy()
+
+
+def evaluate(
+    model: SRGNN, sessions: Sessions, settings: Settings, ks: tuple[int, ...], label: str, ties: str = "mean"
+) -> dict[str, float]:
+    """The ranking metrics of a model on a set of sessions, in percent, with a progress bar."""
+    with progress_bar(label, sessions.n_samples) as bar:
+        counts = count_ranks(model, sessions, settings.eval_batch_size, settings.max_session_length, bar.update)
+    return ranking_metrics(ranks(*counts, ties=ties), sorted(set(ks)))
+
+
+def progress_bar(label: str, total: int, done: int = 0):
+    """A bar on stderr, in samples: a live one on a terminal, a line a minute in a log."""
+    from tqdm import tqdm
+
+    pause = 0.1 if sys.stderr.isatty() else 60
+    return tqdm(
+        desc=label, total=total, initial=done, unit=" samples", unit_scale=True, leave=False, delay=pause, mininterval=pause
+    )

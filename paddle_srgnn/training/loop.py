@@ -1,0 +1,248 @@
+"""Training: epochs, schedule, validation, early stopping, interruption and exact resume."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..config import Settings, parse_metric
+from ..datasets.samples import Batch, SampleBatches, epoch_order, sample_batches
+from ..datasets.sessions import SessionDataset, Sessions
+from ..errors import WorkFailed
+from ..evaluation.ranking import evaluate, progress_bar
+from ..files import write_csv
+from ..model import SRGNN
+from ..runtime import import_paddle, seed_everything
+from .checkpoint import Checkpoint, Progress, find_checkpoint, load_model, read_checkpoint, restore, save_checkpoint
+
+paddle = import_paddle()
+logger = logging.getLogger(__name__)
+
+KS = (5, 10, 20)  # of the metrics in metrics.csv
+READ_LOSSES_EVERY = 20  # steps; reading a loss makes a GPU wait
+
+
+class Training:
+    """One training run of SR-GNN in the folder `run`.
+
+    Every batch and every step depend on the settings and the step's number alone, so a training that goes on from a
+    checkpoint gives the same weights, byte for byte, as one that was never interrupted (with as many threads).
+
+    Args:
+        dataset: the sessions; with `valid_fraction` its most recent training sessions become the validation set.
+        settings: what to train.
+        run: an existing folder; checkpoints and metrics.csv are written there.
+        checkpoint: where to go on from; None starts anew.
+    """
+
+    def __init__(self, dataset: SessionDataset, settings: Settings, run: Path, checkpoint: Checkpoint | None = None):
+        self.dataset, self.settings, self.run = dataset, settings, run
+        self.train, self.valid = split_validation(dataset, settings)
+        seed_everything(settings.seed)
+        self.model = SRGNN(settings.model_config(dataset.n_items))
+        self.adam = paddle.optimizer.Adam(
+            learning_rate=settings.learning_rate,
+            parameters=self.model.parameters(),
+            weight_decay=paddle.regularizer.L2Decay(settings.weight_decay) if settings.weight_decay else None,
+        )
+        self.progress = Progress()
+        if checkpoint is not None:
+            restore(checkpoint, self.model, self.adam)
+            self.progress = checkpoint.progress
+        self._unread: list[tuple[paddle.Tensor, int]] = []  # the last steps' losses and numbers of samples
+        self._clock = 0.0  # when the time of the last steps began
+
+    def fit(self) -> None:
+        """Train until the last epoch, or until validation has not improved for `patience` epochs.
+
+        Raises:
+            WorkFailed: the loss is not finite; the last good checkpoint stays.
+            KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; the message says how to go on.
+        """
+        (self.run / "checkpoints").mkdir(exist_ok=True)
+        write_metrics(self.run, self.progress.history)
+        with _Interruption() as interruption:
+            try:
+                while not self._is_finished():
+                    self._train_epoch(interruption)
+                    row = self._measure()
+                    with interruption.held():
+                        self._end_epoch(row)
+            except KeyboardInterrupt:
+                with interruption.held():
+                    self._save(["last"])
+                where = f"epoch {self.progress.epoch}, step {self.progress.steps_in_epoch} of {self._steps_in_epoch()}"
+                raise KeyboardInterrupt(
+                    f"interrupted in {where}; a checkpoint is written, go on with: "
+                    f"python tools/train.py --out {self.run} --resume"
+                ) from None
+
+    def _is_finished(self) -> bool:
+        settings, progress = self.settings, self.progress
+        waited = progress.epoch - 1 - progress.best_epoch
+        return progress.epoch > settings.epochs or (bool(settings.patience) and waited >= settings.patience)
+
+    def _steps_in_epoch(self) -> int:
+        return -(-self.train.n_samples // self.settings.batch_size)
+
+    def _train_epoch(self, interruption: _Interruption) -> None:
+        """The rest of the epoch under way."""
+        settings, progress = self.settings, self.progress
+        self.adam.set_lr(settings.learning_rate_in(progress.epoch))
+        self.model.train()
+        seen = progress.steps_in_epoch * settings.batch_size
+        order = epoch_order(self.train.n_samples, settings.seed, progress.epoch)[seen:]
+        if len(order) == 0:
+            return
+        batches = SampleBatches(self.train, settings.batch_size, settings.max_session_length, order)
+        self._clock = time.perf_counter()
+        with progress_bar(f"epoch {progress.epoch}/{settings.epochs}", self.train.n_samples, seen) as bar:
+            for batch in sample_batches(batches, settings.num_workers):
+                with interruption.held():
+                    self._step(batch)
+                    seen += len(batch.target)
+                    bar.update(len(batch.target))
+                    if len(self._unread) >= READ_LOSSES_EVERY:
+                        self._catch_up()
+                        bar.set_postfix(loss=f"{progress.loss_sum / seen:.4f}", refresh=False)
+                    if settings.save_every_steps and progress.steps_in_epoch % settings.save_every_steps == 0:
+                        self._save(["last"])
+        self._catch_up()
+
+    def _step(self, batch: Batch) -> None:
+        loss = self.model.calculate_loss(self.model.encode(batch.graph), batch.target)
+        loss.backward()
+        self.adam.step()
+        self.adam.clear_grad()
+        self._unread.append((loss.detach(), len(batch.target)))
+        self.progress.step += 1
+        self.progress.steps_in_epoch += 1
+
+    def _catch_up(self) -> None:
+        """Read the losses kept on the device, check that they are finite, note them and the time they took."""
+        if not self._unread:
+            return
+        progress = self.progress
+        values = paddle.stack([loss for loss, _ in self._unread]).numpy().astype(np.float64)
+        finite = np.isfinite(values)
+        if not finite.all():
+            step = progress.steps_in_epoch - len(values) + int(np.argmin(finite)) + 1
+            raise WorkFailed(
+                f"the loss became {values[np.argmin(finite)]} in epoch {progress.epoch}, step {step}; the last good "
+                f"checkpoint, if one was written, stays in {self.run}. A smaller learning_rate may help"
+            )
+        # One addition a step: the sum is then the same whenever the losses are read, and so after a resume.
+        for value, (_, samples) in zip(values, self._unread, strict=True):
+            progress.loss_sum += float(value) * samples
+        self._unread.clear()
+        now = time.perf_counter()
+        progress.seconds += now - self._clock
+        self._clock = now
+
+    def _measure(self) -> dict:
+        """The epoch's row of metrics.csv."""
+        progress, settings = self.progress, self.settings
+        row = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "loss": progress.loss_sum / self.train.n_samples,
+            "lr": settings.learning_rate_in(progress.epoch),
+            "seconds": round(progress.seconds, 3),
+            "samples_per_second": round(self.train.n_samples / max(progress.seconds, 1e-9), 1),
+        }
+        if self.valid is not None:
+            row |= self._evaluate(self.valid, "valid", KS + (parse_metric(settings.monitor, "monitor")[1],))
+        if settings.eval_every_epoch:
+            row |= self._evaluate(self.dataset.test, "test", KS)
+        return row
+
+    def _evaluate(self, sessions: Sessions, split: str, ks: tuple[int, ...]) -> dict[str, float]:
+        metrics = evaluate(self.model, sessions, self.settings, ks, f"evaluating {split}")
+        return {f"{split}_{name}": value for name, value in metrics.items()}
+
+    def _end_epoch(self, row: dict) -> None:
+        progress = self.progress
+        progress.history.append(row)
+        names = ["last"]
+        if self.settings.patience and row[f"valid_{self.settings.monitor}"] > progress.best_value:
+            progress.best_epoch, progress.best_value = progress.epoch, row[f"valid_{self.settings.monitor}"]
+            names.append("best")
+        progress.epoch, progress.steps_in_epoch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
+        self._save(names)
+        write_metrics(self.run, progress.history)
+        figures = ", ".join(f"{key} {value:.2f}" for key, value in row.items() if "@20" in key)
+        logger.info(
+            "epoch %d/%d: loss %.4f, lr %g, %.1f s, %.0f samples/s%s", row["epoch"], self.settings.epochs, row["loss"],
+            row["lr"], row["seconds"], row["samples_per_second"], f", {figures}" if figures else "",
+        )  # fmt: skip
+
+    def _save(self, names: list[str]) -> None:
+        self._catch_up()
+        dataset = {"name": self.dataset.name, "path": str(self.dataset.path), "hash": self.dataset.hash}
+        save_checkpoint(self.run, names, self.model, self.adam, self.settings, dataset, self.progress)
+
+    def test(self, ks: tuple[int, ...] = KS) -> tuple[int, dict[str, float]]:
+        """Evaluate the run's reported checkpoint on the test set and note the figures in metrics.csv.
+
+        Returns:
+            the epoch reported: validation's choice under early stopping, the last one otherwise; and its metrics.
+        """
+        checkpoint = read_checkpoint(find_checkpoint(self.run))
+        epoch = checkpoint.progress.epoch - 1
+        metrics = evaluate(load_model(checkpoint), self.dataset.test, self.settings, ks, "evaluating test")
+        history = [dict(row) for row in self.progress.history]
+        history[epoch - 1] |= {f"test_{name}": value for name, value in metrics.items()}
+        write_metrics(self.run, history)
+        return epoch, metrics
+
+
+def split_validation(dataset: SessionDataset, settings: Settings) -> tuple[Sessions, Sessions | None]:
+    """The training and the validation sessions that the settings make of a dataset's training sessions."""
+    if not settings.valid_fraction:
+        return dataset.train, None
+    return dataset.train.split_recent(settings.valid_fraction)
+
+
+def write_metrics(run: Path, history: list[dict]) -> None:
+    """Write metrics.csv: a row per epoch; a cell that was not measured stays empty."""
+    write_csv(run / "metrics.csv", history, ("epoch", "step", "loss", "lr", "seconds", "samples_per_second"))
+
+
+class _Interruption:
+    """Ctrl-C and SIGTERM as KeyboardInterrupt, but never in the middle of a step or of writing a checkpoint."""
+
+    def __init__(self) -> None:
+        self._holding = self._pending = False
+
+    def __enter__(self) -> _Interruption:
+        self._previous = {}
+        with contextlib.suppress(ValueError):  # not in the main thread: signals are somebody else's
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, *_) -> None:
+        if not self._holding:
+            raise KeyboardInterrupt
+        self._pending = True
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._pending:
+            self._pending = False
+            raise KeyboardInterrupt

@@ -1,0 +1,50 @@
+import pytest
+
+from paddle_srgnn.errors import InputError
+from paddle_srgnn.files import atomic_file, atomic_folder, sha256, write_csv, write_json
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        1 / 0  # noqa: B018
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with atomic_file(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_whole_or_absent(tmp_path):
+    path = tmp_path / "deep" / "folder"
+    with pytest.raises(ZeroDivisionError), atomic_folder(path) as temporary:
+        (temporary / "a").write_text("half")
+        1 / 0  # noqa: B018
+    assert not path.exists() and not list(path.parent.iterdir())
+    with atomic_folder(path) as temporary:
+        (temporary / "a").write_text("1")
+    assert [file.name for file in path.iterdir()] == ["a"]
+
+
+def test_a_folder_that_exists_is_replaced_only_on_request(tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").write_text("1")
+    with pytest.raises(InputError, match="exists already"), atomic_folder(path):
+        pass
+    with atomic_folder(path, replace=True) as temporary:
+        (temporary / "new").write_text("2")
+    assert [file.name for file in path.iterdir()] == ["new"] and list(tmp_path.iterdir()) == [path]
+
+
+def test_sha256_of_a_known_text(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_csv_and_json(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"b": 1}, {"a": 2, "c": "x,y"}], columns=("a",))
+    assert (tmp_path / "a.csv").read_text() == 'a,b,c\n,1,\n2,,"x,y"\n'
+    write_json(tmp_path / "a.json", {"é": [1]})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "é": [\n    1\n  ]\n}\n'

@@ -1,0 +1,159 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_srgnn.config import load_recipe
+from paddle_srgnn.errors import InputError
+from paddle_srgnn.model import SRGNN
+from paddle_srgnn.training.checkpoint import (
+    Progress,
+    find_checkpoint,
+    last_checkpoint,
+    load_model,
+    read_checkpoint,
+    restore,
+    save_checkpoint,
+)
+
+SETTINGS = load_recipe("paper", ["embedding_dim=6"])
+DATASET = {"name": "toy", "path": "toy", "hash": "0123"}
+
+
+def trained(steps: int):
+    model = SRGNN(SETTINGS.model_config(n_items=13))
+    adam = paddle.optimizer.Adam(0.01, parameters=model.parameters())
+    for _ in range(steps):
+        step(model, adam)
+    return model, adam
+
+
+def step(model, adam):
+    model(np.array([[1, 2, 3], [4, 4, 0]]), None, np.array([5, 6]))["loss"].backward()
+    adam.step()
+    adam.clear_grad()
+
+
+def save(run, model, adam, names=("last",), **progress):
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    save_checkpoint(run, list(names), model, adam, SETTINGS, DATASET, Progress(**progress))
+
+
+@pytest.fixture
+def run(tmp_path):
+    save(tmp_path, *trained(2), step=2)
+    return tmp_path
+
+
+def test_a_checkpoint_holds_the_references_keys_and_nothing_to_unpickle(run):
+    from safetensors.numpy import load_file
+
+    folder = last_checkpoint(run)
+    assert folder.name == "step-00000002"
+    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "state.json", "training.safetensors"]
+    with np.load(Path(__file__).parents[1] / "golden" / "one_step.npz") as golden:
+        keys = {name[len("param/") :] for name in golden if name.startswith("param/")}
+    assert set(load_file(folder / "model.safetensors")) == keys
+    assert "gnn.w_ih/moment1_0" in load_file(folder / "training.safetensors")
+
+
+def test_another_model_of_the_process_goes_on_alike(run):
+    one, adam = trained(0)
+    other, other_adam = trained(3)  # Paddle numbers its parameters differently
+    for model, optimizer in ((one, adam), (other, other_adam)):
+        restore(read_checkpoint(last_checkpoint(run)), model, optimizer)
+        step(model, optimizer)
+    for (name, a), (_, b) in zip(one.named_parameters(), other.named_parameters(), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=name)
+
+
+def test_only_named_checkpoints_are_kept(run):
+    model, adam = trained(1)
+    save(run, model, adam, ("last", "best"), step=5)
+    (run / "checkpoints" / ".step-00000007.1.tmp").mkdir()  # what a kill leaves
+    save(run, model, adam, step=6)
+    save(run, model, adam, step=7)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "best", "last", "step-00000005", "step-00000007"]  # fmt: skip
+    assert find_checkpoint(run).name == "step-00000005" and last_checkpoint(run).name == "step-00000007"
+
+
+def test_saving_a_step_again_never_touches_what_a_name_points_to(run, monkeypatch):
+    model, adam = trained(1)
+    before = {path.name: path.read_bytes() for path in last_checkpoint(run).iterdir()}
+    from paddle_srgnn.training import checkpoint
+
+    def killed(_):
+        raise SystemExit
+
+    monkeypatch.setattr(checkpoint, "atomic_file", killed)  # after the folder is written, before `last` moves on
+    with pytest.raises(SystemExit):
+        save(run, model, adam, step=2)
+    assert {path.name: path.read_bytes() for path in last_checkpoint(run).iterdir()} == before
+    monkeypatch.undo()
+    save(run, model, adam, step=2)
+    assert last_checkpoint(run).name == "step-00000002-2"
+
+
+def test_a_checkpoint_is_found_by_its_own_path_too(run):
+    folder = last_checkpoint(run)
+    assert find_checkpoint(folder) == folder
+    model = load_model(read_checkpoint(folder))
+    assert not model.training and model.n_items == 13
+
+
+def damage_state(folder, **changes):
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(state | changes))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda folder: truncate(folder / "model.safetensors"), "model.safetensors: truncated or altered"),
+        (lambda folder: flip(folder / "training.safetensors"), "training.safetensors: truncated or altered"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: missing"),
+        (lambda folder: truncate(folder / "state.json"), "not a checkpoint's state"),
+        (lambda folder: (folder / "state.json").write_bytes(b"\x80\x04\x95"), "not a checkpoint's state"),
+        (lambda folder: (folder / "state.json").write_text("[]"), "not a checkpoint's state"),
+        (lambda folder: damage_state(folder, format=99), "format version 99"),
+        (lambda folder: damage_state(folder, settings={"embeding_dim": 6}), "did you mean 'embedding_dim'"),
+        (lambda folder: damage_state(folder, n_items=14), "item_emb.weight: found [13, 6], expected [14, 6]"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(run, damage, message):
+    folder = last_checkpoint(run)
+    damage(folder)
+    with pytest.raises(InputError) as error:
+        load_model(read_checkpoint(folder))
+    assert message in str(error.value)
+
+
+def test_no_checkpoint_is_said_clearly(tmp_path, run):
+    with pytest.raises(InputError, match="no such run"):
+        find_checkpoint(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no checkpoint here"):
+        find_checkpoint(tmp_path / "empty")
+    shutil.rmtree(last_checkpoint(run))
+    with pytest.raises(InputError, match="no checkpoint beside it"):
+        find_checkpoint(run)
+
+
+def test_a_pointer_cannot_lead_out_of_its_folder(run):
+    (run / "checkpoints" / "last").write_text("../../elsewhere\n")
+    with pytest.raises(InputError, match="no checkpoint beside it"):
+        find_checkpoint(run)
