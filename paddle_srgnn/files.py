@@ -82,6 +82,15 @@ def atomic_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Pa
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Remove the temporary files and folders in `folder` that a process left there when it was killed while writing."""
+    for path in Path(folder).glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def write_json(path: str | os.PathLike, content: object) -> None:
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

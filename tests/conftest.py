@@ -64,7 +64,7 @@ def refused(run_tool):
 
 @pytest.fixture(scope="session")
 def ring():
-    """A toy world with a known answer: 20 items in a ring, every session walks along it, so the next item is certain."""
+    """A toy world with a known answer: 20 items in a ring, and every session walks along it."""
     from paddle_srgnn.datasets.sessions import SessionDataset, Sessions
 
     def walks(n_sessions: int, seed: int) -> Sessions:

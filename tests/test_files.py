@@ -1,7 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 
 from paddle_srgnn.errors import InputError
-from paddle_srgnn.files import atomic_file, atomic_folder, sha256, write_csv, write_json
+from paddle_srgnn.files import atomic_file, atomic_folder, remove_leftovers, sha256, write_csv, write_json
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
@@ -36,6 +39,21 @@ def test_a_folder_that_exists_is_replaced_only_on_request(tmp_path):
     with atomic_folder(path, replace=True) as temporary:
         (temporary / "new").write_text("2")
     assert [file.name for file in path.iterdir()] == ["new"] and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    code = """
+import os, signal, sys
+from paddle_srgnn.files import atomic_file, atomic_folder
+with atomic_folder("folder"), atomic_file("file") as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path)
+    (tmp_path / "kept").touch()
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_sha256_of_a_known_text(tmp_path):

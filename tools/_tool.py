@@ -14,7 +14,7 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a tool's `main` and leave with its exit code; an expected error is one line on stderr, without a traceback."""
+    """Run a tool's `main` and leave with its exit code; an expected error is one line on stderr, no traceback."""
     from paddle_srgnn.errors import InputError, MissingPaddle, WorkFailed
 
     name = os.path.splitext(os.path.basename(sys.argv[0]))[0]

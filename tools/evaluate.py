@@ -90,7 +90,23 @@ def evaluate_all(dataset, args: argparse.Namespace) -> tuple[list[dict], list[di
             if len(args.checkpoints) == 1:
                 raise
             failures.append(result | {"error": str(error)})
+    if args.baselines:
+        results += baseline_results(dataset, args)
     return results, failures
+
+
+def baseline_results(dataset, args: argparse.Namespace) -> list[dict]:
+    from paddle_srgnn.errors import InputError
+    from paddle_srgnn.evaluation.baselines import ranked_baselines
+    from paddle_srgnn.evaluation.metrics import ranking_metrics
+
+    if args.split != "test":
+        raise InputError("--baselines are trained on all training sessions, validation's too: leave out --split valid")
+    return [
+        {"checkpoint": name, "samples": len(ranks), "metrics": ranking_metrics(ranks, sorted(set(args.k))),
+         "intervals": {}, "error": None}
+        for name, ranks in ranked_baselines(dataset, dataset.test, args.ties)
+    ]  # fmt: skip
 
 
 def evaluate_one(path: Path, dataset, args: argparse.Namespace) -> tuple[int, dict[str, float]]:

@@ -86,7 +86,7 @@ def resumed(args: argparse.Namespace):
     settings = make_settings(vars(config.settings) | parse_changes(changes(args)), "--resume")
     for key, value in vars(settings).items():
         if key != "epochs" and value != (own := getattr(config.settings, key)):
-            raise InputError(f"{key}={value}: the run to resume has {key}={own}; only --epochs may change, leave it out")
+            raise InputError(f"{key}={value}: the run to resume has {key}={own}; only --epochs may change")
     dataset = load_dataset(args.data or config.dataset["path"])
     if dataset.hash != config.dataset["hash"]:
         raise InputError(
@@ -113,7 +113,10 @@ def announce(config, dataset, environment: dict, folder: Path) -> None:
 
 def report(config, dataset, training, folder: Path) -> None:
     """Print the metrics of the reported checkpoint, and the baselines and the ceiling where they are cheap to have."""
+    from paddle_srgnn.evaluation.baselines import ranked_baselines
+    from paddle_srgnn.evaluation.metrics import ranking_metrics
     from paddle_srgnn.evaluation.report import metrics_table
+    from paddle_srgnn.training.loop import KS
 
     epoch, metrics = training.test()
     results = [(f"SR-GNN, {config.recipe}, epoch {epoch}", metrics)]
@@ -121,6 +124,8 @@ def report(config, dataset, training, folder: Path) -> None:
     if tested:
         best = {name: max(row[f"test_{name}"] for row in tested) for name in metrics}
         results.append(("best-on-test, not for comparison", best))
+    if config.dataset["path"] == "sample":
+        results += [(name, ranking_metrics(found, KS)) for name, found in ranked_baselines(dataset, dataset.test)]
     print(metrics_table(results))
     print(f"\nrun: {folder}")
 

@@ -92,6 +92,5 @@ def progress_bar(label: str, total: int, done: int = 0):
     from tqdm import tqdm
 
     pause = 0.1 if sys.stderr.isatty() else 60
-    return tqdm(
-        desc=label, total=total, initial=done, unit=" samples", unit_scale=True, leave=False, delay=pause, mininterval=pause
-    )
+    look = {"unit": " samples", "unit_scale": True, "leave": False, "delay": pause, "mininterval": pause}
+    return tqdm(desc=label, total=total, initial=done, **look)

@@ -103,7 +103,7 @@ def _free_folder(folder: Path, step: int) -> Path:
 
 
 def _remove_unnamed(folder: Path) -> None:
-    """Remove what no name points to, remains of interrupted writing included."""
+    """Remove the checkpoints that no name points to."""
     names = [folder / name for name in ("last", "best")]
     kept = {name.read_text(encoding="utf-8").strip() for name in names if name.exists()}
     for path in folder.iterdir():
@@ -189,12 +189,12 @@ def check_fits(checkpoint: Checkpoint, dataset: SessionDataset) -> None:
     """
     if checkpoint.dataset["hash"] == dataset.hash:
         return
-    found = f"{checkpoint.folder}: trained on {checkpoint.dataset['name']}, does not fit {dataset.name}"
+    found = f"{checkpoint.folder}: of {checkpoint.dataset['name']}, does not fit {dataset.name}"
     if checkpoint.n_items != dataset.n_items:
         raise InputError(f"{found}: {checkpoint.n_items} items against {dataset.n_items}, padding included")
     items = checkpoint.folder.parents[1] / "items.csv"
     if not items.is_file():
-        raise InputError(f"{found}: the datasets' hashes differ, and without the run's items.csv the items cannot be compared")
+        raise InputError(f"{found}: the hashes differ, and without the run's items.csv the items cannot be compared")
     for number, (own, other) in enumerate(zip(read_items(items)[0], dataset.item_ids, strict=True)):
         if own != other:
             raise InputError(f"{found}: item {number} is {own!r} there and {other!r} here; preprocess the data alike")

@@ -16,7 +16,7 @@ from ..datasets.samples import Batch, SampleBatches, epoch_order, sample_batches
 from ..datasets.sessions import SessionDataset, Sessions
 from ..errors import WorkFailed
 from ..evaluation.ranking import evaluate, progress_bar
-from ..files import write_csv
+from ..files import remove_leftovers, write_csv
 from ..model import SRGNN
 from ..runtime import import_paddle, seed_everything
 from .checkpoint import Checkpoint, Progress, find_checkpoint, load_model, read_checkpoint, restore, save_checkpoint
@@ -66,6 +66,8 @@ class Training:
             KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; the message says how to go on.
         """
         (self.run / "checkpoints").mkdir(exist_ok=True)
+        for folder in (self.run, self.run / "checkpoints"):
+            remove_leftovers(folder)
         write_metrics(self.run, self.progress.history)
         with _Interruption() as interruption:
             try:

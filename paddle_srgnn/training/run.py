@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 import platform
@@ -13,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from ..config import Settings, make_settings
-from ..datasets.sessions import SessionDataset
+from ..datasets.sessions import SessionDataset, write_items
 from ..errors import InputError
 from ..files import atomic_file, atomic_folder
 
@@ -81,10 +80,7 @@ def create_run(folder: Path, config: RunConfig, dataset: SessionDataset) -> None
         raise InputError(f"{folder} exists already: go on with --resume, or choose another folder")
     with atomic_folder(folder) as temporary:
         _write_config(temporary / CONFIG, config)
-        with open(temporary / ITEMS, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["index", "raw_id", "training_clicks"])
-            writer.writerows(zip(range(1, dataset.n_items), dataset.item_ids[1:], dataset.item_clicks[1:].tolist(), strict=True))
+        write_items(temporary / ITEMS, dataset)
 
 
 def update_run(folder: Path, config: RunConfig) -> None:
@@ -95,7 +91,7 @@ def update_run(folder: Path, config: RunConfig) -> None:
 
 def _write_config(path: Path, config: RunConfig) -> None:
     settings = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(config.settings).items()}
-    values = {"recipe": config.recipe, "settings": settings, "dataset": config.dataset, "environment": config.environment}
+    values = vars(config) | {"settings": settings}
     path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

@@ -1,0 +1,146 @@
+"""The paper's protocol: from a table of clicks to filtered, split and numbered sessions.
+
+Wu et al. (AAAI 2019), section 4, and what the authors' preprocessing does beyond what the section says. The rules are
+numbered in `build_sessions`; all of them are vectorised over clicks.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+
+from ..errors import InputError
+from .clicks import Clicks
+from .sessions import SessionDataset, Sessions
+
+DAY = 86400  # seconds
+
+
+def build_sessions(
+    clicks: Clicks,
+    name: str,
+    source: str,
+    test_days: float,
+    min_item_clicks: int = 5,
+    fraction: Fraction = Fraction(1),
+) -> SessionDataset:
+    """Apply the paper's protocol.
+
+    1. A session's date is the time of its last click in the log.
+    2. Sessions of one click are dropped; then items clicked fewer than `min_item_clicks` times are removed; then
+       sessions left with fewer than two clicks are dropped.
+    3. The clicks of a session are sorted by the log's `order` where it has one (stable), else they keep their order.
+    4. Sessions dated before the latest date minus `test_days` are for training, those after it for testing; those
+       exactly on the boundary are for neither.
+    5. Training sessions are sorted by date, those of equal date by first appearance in the log; so are test sessions.
+    6. Items are numbered from 1 in order of first appearance in the training sessions. Items that do not occur there
+       are removed from the test sessions; test sessions left with fewer than two clicks are dropped.
+    7. Of the training samples only the last `fraction` is kept (Yoochoose 1/4 and 1/64). The cut can fall inside a
+       session, which then contributes its shortest prefixes only. The numbering of items is unaffected.
+
+    Args:
+        clicks: the log.
+        name: the dataset's name.
+        source: where the log came from, in words, for the record.
+        test_days: length of the test period, in days.
+        min_item_clicks: the fewest clicks an item needs.
+        fraction: the most recent share of training samples to keep, in (0, 1].
+
+    Raises:
+        InputError: nothing is left; the message says which rule removed everything and what to change.
+    """
+    table, date = _filter(clicks.table, min_item_clicks)
+    latest = date[table["session"]].max()
+    boundary = latest - test_days * DAY
+    train_items, train_offsets, train_dates = _flatten(table, date, date < boundary)
+    if not len(train_dates):
+        raise InputError(
+            f"no training sessions: every session is dated within {test_days:g} days of the latest one, "
+            f"{_day(latest)}; choose fewer --test-days"
+        )
+    codes, first_seen = pd.factorize(train_items)
+    number = np.zeros(len(clicks.item_ids), dtype=np.int32)  # (items,), of the code; 0: not in training
+    number[first_seen] = np.arange(1, len(first_seen) + 1)
+    train, first_samples = _most_recent(train_offsets, fraction)
+    start = train_offsets[train]
+    train = Sessions(
+        (codes[start:] + 1).astype(np.int32), train_offsets[train:] - start, train_dates[train:], first_samples
+    )
+
+    seen = number[table["item"]] > 0
+    test_items, test_offsets, test_dates = _flatten(_drop_short(table[seen]), date, date > boundary)
+    if not len(test_dates):
+        raise InputError(
+            f"no test sessions: none after {_day(boundary)} has two clicks on items that occur in training; "
+            "choose more --test-days"
+        )
+    return SessionDataset(
+        name=name,
+        train=train,
+        test=Sessions(number[test_items], test_offsets, test_dates),
+        item_ids=["", *(clicks.item_ids[code] for code in first_seen.tolist())],
+        item_clicks=np.bincount(train.items, minlength=len(first_seen) + 1),
+        meta={
+            "source": source,
+            "protocol": "sessions",
+            "parameters": {
+                "test_days": float(test_days),
+                "min_item_clicks": int(min_item_clicks),
+                "fraction": str(Fraction(fraction)),
+            },
+        },
+    )
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _drop_short(table: pd.DataFrame) -> pd.DataFrame:
+    """The clicks of sessions with two clicks or more."""
+    lengths = np.bincount(table["session"])
+    return table[lengths[table["session"]] >= 2]
+
+
+def _filter(table: pd.DataFrame, min_item_clicks: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Rules 1 and 2: the clicks that are kept, and the date of every session code, int64 (sessions,)."""
+    date = table.groupby("session", sort=True)["time"].last().to_numpy()  # the codes are 0, 1, 2, ...
+    table = _drop_short(table)
+    if table.empty:
+        raise InputError("no session has two clicks: is the right column taken for the session?")
+    counts = np.bincount(table["item"])
+    table = _drop_short(table[counts[table["item"]] >= min_item_clicks])
+    if table.empty:
+        raise InputError(
+            f"no session keeps two clicks once the items clicked fewer than {min_item_clicks} times are removed; "
+            "choose a lower --min-item-clicks"
+        )
+    return table, date
+
+
+def _flatten(table: pd.DataFrame, date: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rules 3 and 5: item codes (clicks,), offsets (sessions + 1,) and dates (sessions,) of the chosen sessions."""
+    table = table[chosen[table["session"]]]
+    sessions = np.unique(table["session"])  # in order of first appearance in the log
+    sessions = sessions[np.argsort(date[sessions], kind="stable")]
+    place = np.zeros(len(date), dtype=np.int64)
+    place[sessions] = np.arange(len(sessions))
+    place = place[table["session"]]  # (clicks,)
+    keys = (table["order"], place) if "order" in table else (place,)
+    items = table["item"].to_numpy()[np.lexsort(keys)]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(place, minlength=len(sessions)))])
+    return items, offsets, date[sessions]
+
+
+def _most_recent(offsets: np.ndarray, fraction: Fraction) -> tuple[int, int | None]:
+    """Rule 7: the first session kept, and how many samples it contributes where that is not all of them."""
+    samples = np.cumsum(np.diff(offsets) - 1)  # (sessions,), up to and with each session
+    kept = int(samples[-1]) * fraction.numerator // fraction.denominator
+    if kept == 0:
+        raise InputError(f"{fraction} of {samples[-1]} training samples is none; choose a larger --fraction")
+    first = int(np.searchsorted(samples, samples[-1] - kept, side="right"))
+    contributes = int(samples[first] - (samples[-1] - kept))
+    return first, None if contributes == offsets[first + 1] - offsets[first] - 1 else contributes

@@ -1,0 +1,287 @@
+"""Sessions in memory and on disk: flat arrays of clicks, memory-mapped, with every file's hash on record."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import atomic_folder, sha256
+
+FORMAT = 1
+DTYPES = {"items": np.int32, "offsets": np.int64, "dates": np.int64}
+HOW_TO_MAKE = "make a dataset with tools/preprocess.py"
+
+
+@dataclass(frozen=True, eq=False)
+class Sessions:
+    """Sessions one after another, and with them the samples.
+
+    A sample is the position `p` of its target in `items`: every click but a session's first is one, and its input is
+    the session's clicks before it, `items[start:p]`.
+
+    Attributes:
+        items: item numbers from 1, int32 (clicks,).
+        offsets: where each session starts in `items`, and the end, int64 (sessions + 1,).
+        dates: int64 UTC seconds (sessions,), ascending; None where the source has none.
+        first_samples: how many samples the first session contributes, its shortest prefixes; None for all of them.
+    """
+
+    items: np.ndarray
+    offsets: np.ndarray
+    dates: np.ndarray | None = None
+    first_samples: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Clicks of each session, int64 (sessions,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def n_samples(self) -> int:
+        all_samples = len(self.items) - len(self)
+        if self.first_samples is None:
+            return all_samples
+        return all_samples - (int(self.offsets[1]) - 1 - self.first_samples)
+
+    def sample_positions(self) -> np.ndarray:
+        """Positions of the targets in `items`, ascending, int64 (n_samples,)."""
+        is_target = np.ones(len(self.items), dtype=bool)  # (clicks,)
+        is_target[self.offsets[:-1]] = False
+        if self.first_samples is not None:
+            is_target[1 + self.first_samples : self.offsets[1]] = False
+        return np.flatnonzero(is_target)
+
+    def sample_starts(self, positions: np.ndarray) -> np.ndarray:
+        """Where the sessions of the given targets start in `items`, int64, as many as `positions`."""
+        return self.offsets[np.searchsorted(self.offsets, positions, side="right") - 1]
+
+    def split_recent(self, share: float) -> tuple[Sessions, Sessions]:
+        """Split off the most recent share of the sessions, never a part of a session.
+
+        Returns:
+            The older sessions and the most recent ones; their items are views of these.
+
+        Raises:
+            InputError: one side would be empty.
+        """
+        recent = round(share * len(self))
+        if not 0 < recent < len(self):
+            raise InputError(
+                f"a share of {share:g} of {len(self)} sessions leaves one side of the split without a session; "
+                "choose a share between 0 and 1 that leaves at least one on each"
+            )
+        at = len(self) - recent
+        click = self.offsets[at]
+        dates = (None, None) if self.dates is None else (self.dates[:at], self.dates[at:])
+        older = Sessions(self.items[:click], self.offsets[: at + 1], dates[0], self.first_samples)
+        return older, Sessions(self.items[click:], self.offsets[at:] - click, dates[1])
+
+
+@dataclass(frozen=True, eq=False)
+class SessionDataset:
+    """Training and test sessions over one numbering of items.
+
+    Attributes:
+        name: the dataset's name.
+        train, test: the sessions.
+        item_ids: raw id of each item number; "" for the padding, number 0.
+        item_clicks: clicks of each item in `train`, int64 (n_items,); 0 for the padding.
+        meta: where it came from and how it was made; of an opened dataset everything in its meta.json.
+        path: the folder of an opened dataset.
+    """
+
+    name: str
+    train: Sessions
+    test: Sessions
+    item_ids: list[str]
+    item_clicks: np.ndarray
+    meta: dict = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def n_items(self) -> int:
+        """Number of items, padding included."""
+        return len(self.item_ids)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 that says whether two datasets hold the same sessions and items; names and origins do not count."""
+        return self.meta.get("hash") or self._computed_hash
+
+    @cached_property
+    def _computed_hash(self) -> str:
+        content = {name: hashlib.sha256(np.ascontiguousarray(a)).hexdigest() for name, a in _arrays(self).items()}
+        content["item_ids"] = hashlib.sha256(json.dumps(self.item_ids).encode()).hexdigest()
+        content |= {"n_items": self.n_items, "first_samples": self.train.first_samples}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _arrays(dataset: SessionDataset) -> dict[str, np.ndarray]:
+    """The arrays of the processed layout by name: train_items, train_offsets, ..."""
+    arrays = {f"{part}_{kind}": getattr(getattr(dataset, part), kind) for part in ("train", "test") for kind in DTYPES}
+    return {
+        name: np.asarray(array, dtype=DTYPES[name.split("_")[1]]) for name, array in arrays.items() if array is not None
+    }
+
+
+def write_dataset(dataset: SessionDataset, folder: str | os.PathLike, replace: bool = False) -> None:
+    """Write a dataset in the processed layout; the folder appears whole or not at all.
+
+    Args:
+        replace: whether an existing folder is replaced.
+
+    Raises:
+        InputError: the folder exists and is not to be replaced.
+    """
+    with atomic_folder(folder, replace) as new:
+        for name, array in _arrays(dataset).items():
+            np.save(new / f"{name}.npy", array, allow_pickle=False)
+        write_items(new / "items.csv", dataset)
+        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(new.iterdir())}
+        meta = dataset.meta | {
+            "format": FORMAT,
+            "name": dataset.name,
+            "n_items": dataset.n_items,
+            "first_samples": dataset.train.first_samples,
+            "counts": {
+                f"{part}_{what}": count
+                for part, sessions in (("train", dataset.train), ("test", dataset.test))
+                for what, count in (
+                    ("sessions", len(sessions)),
+                    ("clicks", len(sessions.items)),
+                    ("samples", sessions.n_samples),
+                )
+            },
+            "files": files,
+            "hash": dataset._computed_hash,
+        }
+        (new / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def open_dataset(folder: str | os.PathLike) -> SessionDataset:
+    """Open a processed dataset; the arrays are memory-mapped. Contents are checked by `verify_dataset`.
+
+    Raises:
+        InputError: it is no dataset, of another format, or its files do not fit together.
+    """
+    folder = Path(folder)
+    meta = _read_meta(folder)
+    try:
+        for name, recorded in meta["files"].items():
+            size = (folder / name).stat().st_size
+            if size != recorded["bytes"]:
+                raise InputError(
+                    f"{folder / name} has {size} bytes, {recorded['bytes']} were written; {HOW_TO_MAKE} again"
+                )
+        parts = {part: _open_sessions(folder, part, meta) for part in ("train", "test")}
+        item_ids, item_clicks = read_items(folder / "items.csv")
+        if len(item_ids) != meta["n_items"]:
+            raise InputError(f"{folder / 'items.csv'} has {len(item_ids) - 1} items, expected {meta['n_items'] - 1}")
+        train = replace(parts["train"], first_samples=meta["first_samples"])
+        return SessionDataset(meta["name"], train, parts["test"], item_ids, item_clicks, meta, folder)
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename} is missing from the dataset; {HOW_TO_MAKE} again") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / 'meta.json'} is damaged: {error!r}; {HOW_TO_MAKE} again") from error
+
+
+def _read_meta(folder: Path) -> dict:
+    path = folder / "meta.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is no dataset (it has no meta.json); {HOW_TO_MAKE}")
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        version = meta["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a dataset's meta.json: {error!r}; {HOW_TO_MAKE} again") from error
+    if version != FORMAT:
+        raise InputError(f"{path} has format version {version!r}, this version reads {FORMAT}; {HOW_TO_MAKE} again")
+    return meta
+
+
+def _open_sessions(folder: Path, part: str, meta: dict) -> Sessions:
+    arrays = {}
+    for kind, dtype in DTYPES.items():
+        path = folder / f"{part}_{kind}.npy"
+        if path.name not in meta["files"]:  # only dates may lack, and Sessions says so
+            continue
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{path} is no array: {error}; {HOW_TO_MAKE} again") from error
+        if array.dtype != dtype or array.ndim != 1:
+            raise InputError(f"{path} is {array.dtype} of {array.ndim} dimensions, expected {np.dtype(dtype)} of 1")
+        arrays[kind] = array
+    sessions = Sessions(**arrays)
+    ends = sessions.offsets[[0, -1]].tolist() if len(sessions.offsets) > 1 else None
+    if ends != [0, len(sessions.items)] or sessions.lengths.min() < 2:
+        raise InputError(
+            f"{folder / part}_offsets.npy does not divide the {len(sessions.items)} clicks of {part}_items.npy into "
+            f"sessions of two clicks or more; {HOW_TO_MAKE} again"
+        )
+    if sessions.dates is not None and len(sessions.dates) != len(sessions):
+        raise InputError(f"{folder / part}_dates.npy has {len(sessions.dates)} dates for {len(sessions)} sessions")
+    return sessions
+
+
+def write_items(path: Path, dataset: SessionDataset) -> None:
+    """Write items.csv: number, raw id and training clicks of every item but the padding."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "raw_id", "training_clicks"])
+        clicks = dataset.item_clicks.tolist()
+        writer.writerows(zip(range(1, dataset.n_items), dataset.item_ids[1:], clicks[1:], strict=True))
+
+
+def read_items(path: Path) -> tuple[list[str], np.ndarray]:
+    """Raw ids and training clicks of every item, the padding first."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        next(rows, None)
+        try:
+            index, raw_ids, clicks = zip(*rows, strict=True)
+            numbers = np.array([index, clicks], dtype=np.int64)  # (2, items)
+        except ValueError as error:  # a row of other than three fields, or not a number; or no rows
+            raise InputError(
+                f"{path} is damaged: expected index,raw_id,training_clicks; {HOW_TO_MAKE} again"
+            ) from error
+    if not np.array_equal(numbers[0], np.arange(1, len(index) + 1)):
+        raise InputError(f"{path} is damaged: its items are not numbered 1, 2, 3, ...; {HOW_TO_MAKE} again")
+    return ["", *raw_ids], np.concatenate([[0], numbers[1]])
+
+
+def verify_dataset(dataset: SessionDataset | str | os.PathLike) -> None:
+    """Check every file of a dataset against the hash recorded when it was written, and the item numbers' range.
+
+    Args:
+        dataset: an opened dataset or its folder. Of a dataset that is only in memory the range is checked.
+
+    Raises:
+        InputError: a file was altered; the message names it.
+    """
+    if not isinstance(dataset, SessionDataset):
+        dataset = open_dataset(dataset)
+    if dataset.path is not None:
+        for name, recorded in dataset.meta["files"].items():
+            if sha256(dataset.path / name) != recorded["sha256"]:
+                raise InputError(f"{dataset.path / name} was altered after it was written; {HOW_TO_MAKE} again")
+        if dataset._computed_hash != dataset.hash:
+            raise InputError(f"{dataset.path / 'meta.json'} was altered after it was written; {HOW_TO_MAKE} again")
+    for part, sessions in (("train", dataset.train), ("test", dataset.test)):
+        low, high = int(sessions.items.min()), int(sessions.items.max())
+        if low < 1 or high >= dataset.n_items:
+            raise InputError(
+                f"{dataset.name}: {part} sessions hold item {low if low < 1 else high}, "
+                f"expected 1 to {dataset.n_items - 1}"
+            )

@@ -1,0 +1,158 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from paddle_srgnn.datasets.sessions import write_dataset
+from paddle_srgnn.files import sha256
+from paddle_srgnn.training.checkpoint import last_checkpoint
+
+SMALL = [f"--set={change}" for change in ("embedding_dim=8", "batch_size=32", "learning_rate=0.02", "lr_decay_after=")]
+
+
+@pytest.fixture(scope="module")
+def data(ring, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "ring"
+    write_dataset(ring, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data, run_tool, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    changes = [*SMALL, "--set=valid_fraction=0.2", "--epochs", 6]
+    process = run_tool("train", "--data", data, *changes, "--out", folder)
+    assert process.returncode == 0, process.stderr
+    return folder
+
+
+@pytest.fixture
+def broken(run, tmp_path):
+    """A copy of the run with a weight that is not a number, as a diverged training would leave it, hash included."""
+    copy = tmp_path / "broken"
+    shutil.copytree(run, copy)
+    folder = last_checkpoint(copy)
+    weights = load_file(folder / "model.safetensors")
+    weights["item_emb.weight"][7, 3] = np.nan
+    save_file(weights, folder / "model.safetensors")
+    state = json.loads((folder / "state.json").read_text())
+    state["files"]["model.safetensors"] = sha256(folder / "model.safetensors")
+    (folder / "state.json").write_text(json.dumps(state))
+    return copy
+
+
+def test_runs_and_checkpoints_in_one_table(run, run_tool, ring, tmp_path):
+    checkpoint = last_checkpoint(run)
+    arguments = [run, checkpoint, "-k", 1, 3, "--baselines", "--json", tmp_path / "r.json", "--csv", tmp_path / "r.csv"]
+    process = run_tool("evaluate", *arguments)
+    assert process.returncode == 0, process.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report.keys() == {"dataset", "dataset_hash", "split", "ties", "results"}
+    assert (report["dataset"], report["dataset_hash"]) == ("ring", ring.hash)
+    assert (report["split"], report["ties"]) == ("test", "mean")
+    names = [result["checkpoint"] for result in report["results"]]
+    assert names == [str(run), str(checkpoint), "popularity", "Markov"]
+    for result in report["results"]:
+        assert result.keys() == {"checkpoint", "samples", "metrics", "intervals", "error"}
+        assert result["samples"] == ring.test.n_samples and result["error"] is None
+        assert list(result["metrics"]) == ["P@1", "MRR@1", "NDCG@1", "P@3", "MRR@3", "NDCG@3"]
+    assert report["results"][0]["metrics"] == report["results"][1]["metrics"]
+    assert report["results"][3]["metrics"]["P@1"] == 100  # the next item of the ring is certain
+    with open(tmp_path / "r.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["P@3"]) for row in rows] == [result["metrics"]["P@3"] for result in report["results"]]
+    assert f"{report['results'][0]['metrics']['P@3']:.2f}" in process.stdout
+
+
+def test_it_equals_what_training_printed(run, run_tool):
+    process = run_tool("evaluate", run)
+    with open(run / "metrics.csv") as file:
+        final = list(csv.DictReader(file))[-1]
+    assert f"{float(final['test_P@5']):.2f}" in process.stdout.splitlines()[-1]
+
+
+def test_the_validation_split_is_the_runs(run, run_tool, ring, tmp_path):
+    process = run_tool("evaluate", run, "--split", "valid", "--json", tmp_path / "r.json")
+    assert process.returncode == 0, process.stderr
+    (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert result["samples"] == ring.train.split_recent(0.2)[1].n_samples
+
+
+def test_ties_order_the_ranks(run, run_tool, tmp_path):
+    values = {}
+    for ties in ("optimistic", "mean", "pessimistic"):
+        process = run_tool("evaluate", run, "-k", 1, "--ties", ties, "--json", tmp_path / "r.json")
+        assert process.returncode == 0
+        values[ties] = json.loads((tmp_path / "r.json").read_text())["results"][0]["metrics"]["MRR@1"]
+    assert values["optimistic"] >= values["mean"] >= values["pessimistic"]
+
+
+def test_a_weight_that_is_not_a_number_never_gets_a_rank(broken, run_tool):
+    process = run_tool("evaluate", broken)
+    assert process.returncode == 1 and process.stdout == ""
+    (line,) = process.stderr.strip().splitlines()
+    assert str(last_checkpoint(broken)) in line and "sample 0 " in line and "not finite" in line
+
+
+def test_in_a_batch_a_failure_has_its_error_and_the_rest_go_on(run, broken, run_tool, tmp_path):
+    process = run_tool("evaluate", broken, tmp_path / "nowhere", run, "--json", tmp_path / "r.json")
+    assert process.returncode == 1
+    results = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert [result["error"] is None for result in results] == [True, False, False]
+    assert "not finite" in results[1]["error"] and "no such run" in results[2]["error"]
+    assert "nowhere: " in process.stderr
+
+
+def test_a_checkpoint_that_does_not_fit_the_dataset_is_refused(run, ring, refused, tmp_path):
+    import dataclasses
+
+    renamed = dataclasses.replace(ring, name="renamed", item_ids=[*ring.item_ids[:5], "else", *ring.item_ids[6:]])
+    write_dataset(renamed, tmp_path / "renamed")
+    line = refused("evaluate", run, "--data", tmp_path / "renamed")
+    assert "item 5 is '105' there and 'else' here" in line
+    longer = dataclasses.replace(
+        ring, item_ids=[*ring.item_ids, "new"], item_clicks=np.append(ring.item_clicks, 0), name="longer"
+    )
+    write_dataset(longer, tmp_path / "longer")
+    assert "21 items against 22" in refused("evaluate", run, "--data", tmp_path / "longer")
+
+
+def test_other_sessions_over_the_same_items_fit(run, ring, run_tool, tmp_path):
+    import dataclasses
+
+    write_dataset(dataclasses.replace(ring, test=ring.train), tmp_path / "other")
+    assert run_tool("evaluate", run, "--data", tmp_path / "other").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "required"),
+        (["RUN", "-k", "0"], "whole number from 1"),
+        (["RUN", "--ties", "random"], "invalid choice"),
+        (["RUN", "--data", "nowhere"], "nowhere"),
+        (["RUN", "--json", "nowhere/r.json"], "its folder does not exist"),
+        (["RUN", "--split", "valid", "--baselines"], "leave out --split valid"),
+        (["nowhere"], "no such run"),
+        (["."], "no checkpoint here"),
+    ],
+)
+def test_bad_input_is_one_clear_line(run, refused, tmp_path, arguments, message):
+    arguments = [run if argument == "RUN" else argument for argument in arguments]
+    assert message in refused("evaluate", *arguments, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_validation_has_no_such_split(data, run_tool, refused, tmp_path):
+    assert run_tool("train", "--data", data, *SMALL, "--epochs", 1, "--out", tmp_path / "run").returncode == 0
+    assert "without a validation set" in refused("evaluate", tmp_path / "run", "--split", "valid")
+
+
+def test_truncated_weights_are_refused(run, refused, tmp_path):
+    shutil.copytree(run, tmp_path / "cut")
+    path = last_checkpoint(tmp_path / "cut") / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    assert "truncated or altered" in refused("evaluate", tmp_path / "cut")

@@ -1,0 +1,168 @@
+"""Turn a raw click log, or the authors' pickles, into a dataset: filtered, split and numbered as in the paper."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import shlex
+from fractions import Fraction
+from pathlib import Path
+
+import _tool
+
+# What the options beside --out, --name, --to-pickle and --force apply to.
+TAKES = {
+    "sample": set(),
+    "diginetica": {"raw", "fraction", "test_days", "min_item_clicks"},
+    "yoochoose": {"raw", "fraction", "test_days", "min_item_clicks"},
+    "csv": {"raw", "fraction", "test_days", "min_item_clicks", "columns", "sep"},
+    "inter": {"raw", "fraction", "test_days", "min_item_clicks", "columns"},
+    "srgnn-pickle": {"raw"},
+}
+KNOWN_FILES = {"diginetica": "train-item-views.csv", "yoochoose": "yoochoose-clicks.dat"}
+
+
+def fraction(text: str) -> Fraction:
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a fraction in (0, 1], such as 1/64")
+    return value
+
+
+def positive(kind: type):
+    def number(text: str):
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        return value
+
+    number.__name__ = f"positive {kind.__name__}"
+    return number
+
+
+def columns(text: str) -> dict[str, str]:
+    pairs = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
+    if len(pairs) < len(text.split(",")) or not pairs.keys() <= {"session", "item", "time"} or not all(pairs.values()):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form session=NAME,item=NAME,time=NAME")
+    return pairs
+
+
+def separator(text: str) -> str:
+    text = {"\\t": "\t", "tab": "\t"}.get(text, text)
+    if len(text) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character (write a tab as tab)")
+    return text
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=list(TAKES), help="the embedded synthetic sample, or what --raw holds")
+    parser.add_argument(
+        "--raw", type=Path, help="the log (.gz or .zip too), or its folder; for srgnn-pickle the folder of pickles"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the dataset")
+    parser.add_argument("--name", help="name of the dataset (default: that of the folder --out)")
+    parser.add_argument("--fraction", type=fraction, help="keep only the most recent training samples, such as 1/64")
+    parser.add_argument(
+        "--columns", type=columns, help="session=NAME,item=NAME,time=NAME, those that the format calls otherwise"
+    )
+    parser.add_argument("--sep", type=separator, help="what separates the columns of a csv (default: ,)")
+    parser.add_argument(
+        "--test-days", type=positive(float), help="length of the test period (default: 7; yoochoose: 1)"
+    )
+    parser.add_argument("--min-item-clicks", type=positive(int), help="drop items clicked less often (default: 5)")
+    parser.add_argument("--to-pickle", type=Path, help="also write the authors' pickles into this folder")
+    parser.add_argument("--force", action="store_true", help="replace what is in --out and --to-pickle")
+    return parser.parse_args()
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what contradicts itself, and output folders that are in use, before any work is done."""
+    from paddle_srgnn.errors import InputError
+
+    for option in ("raw", "fraction", "columns", "sep", "test_days", "min_item_clicks"):
+        if getattr(args, option) is not None and option not in TAKES[args.kind]:
+            raise InputError(f"--{option.replace('_', '-')} does not apply to {args.kind}; leave it out")
+    if "raw" in TAKES[args.kind] and args.raw is None:
+        raise InputError(f"{args.kind} needs --raw PATH")
+    if args.name is not None and (not args.name.strip() or "/" in args.name or "\\" in args.name):
+        raise InputError(f"--name {args.name!r} cannot be part of a file name; choose another")
+    pickles, out = args.to_pickle and args.to_pickle.resolve(), args.out.resolve()
+    if pickles and (out.is_relative_to(pickles) or pickles.is_relative_to(out)):
+        raise InputError(f"--out {args.out} and --to-pickle {args.to_pickle} lie in one another; choose two folders")
+    for option, path, mark in (("--out", args.out, "meta.json"), ("--to-pickle", args.to_pickle, "test.txt")):
+        if path is None or not path.exists():
+            continue
+        if not args.force:
+            raise InputError(f"{option} {path} exists already: choose another folder, or pass --force to replace it")
+        if not (path / mark).is_file() and (path.is_file() or any(path.iterdir())):
+            raise InputError(f"{option} {path} holds no {mark}: --force replaces only what this tool wrote")
+
+
+def build(args: argparse.Namespace):
+    """The dataset that the arguments ask for."""
+    name = args.name or args.out.resolve().name
+    if args.kind == "sample":
+        from paddle_srgnn.datasets.synthetic import sample_dataset
+
+        dataset = sample_dataset()
+        return dataclasses.replace(dataset, name=name) if args.name else dataset
+    if args.kind == "srgnn-pickle":
+        from paddle_srgnn.datasets.pickles import import_pickles
+
+        return import_pickles(args.raw, name)
+
+    from paddle_srgnn.datasets import clicks
+    from paddle_srgnn.datasets.protocol import build_sessions
+
+    raw = args.raw
+    if args.kind in KNOWN_FILES and (raw / KNOWN_FILES[args.kind]).is_file():
+        raw = raw / KNOWN_FILES[args.kind]
+    if args.kind == "diginetica":
+        log = clicks.read_diginetica(raw)
+    elif args.kind == "yoochoose":
+        log = clicks.read_yoochoose(raw)
+    elif args.kind == "inter":
+        log = clicks.read_inter(raw, args.columns)
+    else:
+        log = clicks.read_csv(raw, args.columns, args.sep or ",")
+    return build_sessions(
+        log,
+        name=name,
+        source=f"{args.kind}: {raw.name}",
+        test_days=args.test_days or (1 if args.kind == "yoochoose" else 7),
+        min_item_clicks=args.min_item_clicks or 5,
+        fraction=args.fraction or Fraction(1),
+    )
+
+
+def summarise(dataset, args: argparse.Namespace) -> None:
+    print(f"{dataset.name}: {dataset.n_items - 1:,} items, n_items {dataset.n_items} with the padding")
+    for part, sessions in (("train", dataset.train), ("test", dataset.test)):
+        print(f"  {part:<5} {len(sessions):>11,} sessions {sessions.n_samples:>12,} samples")
+    if args.to_pickle:
+        print(f"pickles in {args.to_pickle}")
+    print(f"dataset in {args.out}; next: python tools/train.py --data {shlex.quote(str(args.out))}")
+
+
+def main() -> None:
+    args = parse()
+    check(args)
+    from paddle_srgnn.datasets.pickles import export_pickles
+    from paddle_srgnn.datasets.sessions import write_dataset
+    from paddle_srgnn.files import atomic_folder
+
+    dataset = build(args)
+    with contextlib.ExitStack() as stack:  # the pickles' folder takes its name only once the dataset is there
+        if args.to_pickle:
+            export_pickles(dataset, stack.enter_context(atomic_folder(args.to_pickle, args.force)))
+        write_dataset(dataset, args.out, args.force)
+    summarise(dataset, args)
+
+
+if __name__ == "__main__":
+    _tool.run(main)
