@@ -97,16 +97,18 @@ def evaluate_all(dataset, args: argparse.Namespace) -> tuple[list[dict], list[di
 
 def baseline_results(dataset, args: argparse.Namespace) -> list[dict]:
     from paddle_srgnn.errors import InputError
-    from paddle_srgnn.evaluation.baselines import ranked_baselines
+    from paddle_srgnn.evaluation.baselines import baseline_ranks, baselines
     from paddle_srgnn.evaluation.metrics import ranking_metrics
 
     if args.split != "test":
         raise InputError("--baselines are trained on all training sessions, validation's too: leave out --split valid")
-    return [
-        {"checkpoint": name, "samples": len(ranks), "metrics": ranking_metrics(ranks, sorted(set(args.k))),
-         "intervals": {}, "error": None}
-        for name, ranks in ranked_baselines(dataset, dataset.test, args.ties)
-    ]  # fmt: skip
+    results = []
+    for baseline in baselines(dataset):
+        metrics = ranking_metrics(baseline_ranks(baseline, dataset.test, args.ties), sorted(set(args.k)))
+        samples = dataset.test.n_samples
+        row = {"checkpoint": baseline.name, "samples": samples, "metrics": metrics, "intervals": {}, "error": None}
+        results.append(row)
+    return results
 
 
 def evaluate_one(path: Path, dataset, args: argparse.Namespace) -> tuple[int, dict[str, float]]:

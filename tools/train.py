@@ -113,7 +113,7 @@ def announce(config, dataset, environment: dict, folder: Path) -> None:
 
 def report(config, dataset, training, folder: Path) -> None:
     """Print the metrics of the reported checkpoint, and the baselines and the ceiling where they are cheap to have."""
-    from paddle_srgnn.evaluation.baselines import ranked_baselines
+    from paddle_srgnn.evaluation.baselines import baseline_ranks, baselines
     from paddle_srgnn.evaluation.metrics import ranking_metrics
     from paddle_srgnn.evaluation.report import metrics_table
     from paddle_srgnn.training.loop import KS
@@ -125,7 +125,7 @@ def report(config, dataset, training, folder: Path) -> None:
         best = {name: max(row[f"test_{name}"] for row in tested) for name in metrics}
         results.append(("best-on-test, not for comparison", best))
     if config.dataset["path"] == "sample":
-        results += [(name, ranking_metrics(found, KS)) for name, found in ranked_baselines(dataset, dataset.test)]
+        results += [(b.name, ranking_metrics(baseline_ranks(b, dataset.test), KS)) for b in baselines(dataset)]
     print(metrics_table(results))
     print(f"\nrun: {folder}")
 

@@ -1,0 +1,188 @@
+"""The embedded sample: SYNTHETIC clicks from a seeded generator that knows its own next-click distribution.
+
+No shopper ever made these clicks. They exist so that a fresh clone can train and be judged without a download. The
+generator is a second-order Markov chain that is known exactly; so is the best possible ranking, and with it the ceiling
+that no model passes but by luck.
+
+A category is one brand's items of one kind. A shopper compares two brands of a kind by turns: after an item of brand A
+and one of brand B comes another of brand A, and now and then any brand of the kind. Besides that a shopper repeats the
+current item, returns to the previous one, or wanders to any item of the shop. Counting which item follows which sees
+neither the previous click nor what two items of a category have in common; a model of whole sessions can learn both.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .clicks import read_diginetica
+from .protocol import build_sessions
+from .sessions import SessionDataset
+
+FIRST_DAY = np.datetime64("2016-05-03")  # the thirty days end where Diginetica's do
+TEST_DAYS = 7  # as the paper has it for Diginetica
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What the shop and its shoppers are like; the defaults are the embedded sample's.
+
+    They were chosen so that first-order counts reach about half of the ceiling, and that the recipe `paper`, whose
+    learning rate decays after the second epoch, has enough steps to come near to it.
+    """
+
+    sessions: int = 30_000  # before the protocol, which drops those of one click
+    items: int = 1_000
+    kinds: int = 8
+    brands: int = 30
+    alternate: float = 0.85  # of comparing shoppers, the share that goes back to the previous item's category
+    repeat: float = 0.06  # probability that the next click repeats the current item
+    back: float = 0.08  # ... that it returns to the previous item
+    wander: float = 0.04  # ... that it is any item, by popularity
+    # Popularity ~ 1 / (rank + shift) ** zipf: the top 1 % and 10 % of items get 13 % and 46 % of Diginetica's clicks.
+    zipf: float = 0.8
+    shift: float = 5.0
+    # Lengths 1 + Weibull: after the protocol the quartiles are 2, 4, 6 and the mean is about 5, as Diginetica's.
+    length_scale: float = 3.3
+    length_shape: float = 0.91
+    longest: int = 70
+    days: int = 30
+
+
+class World:
+    """A synthetic shop and its shoppers: a second-order Markov chain over items.
+
+    Items have codes `0 .. items - 1`, grouped by category; `item_ids[code]` is an item's raw id in the log.
+
+    Args:
+        seed: of the shop (which item is where, and how popular) and, in a stream of its own, of the clicks.
+        knobs: what they are like.
+    """
+
+    def __init__(self, seed: int = 0, knobs: Knobs | None = None):
+        self.seed = seed
+        self.knobs = knobs = knobs or Knobs()
+        rng = np.random.default_rng([seed, 0])
+        n_categories = knobs.kinds * knobs.brands
+        self.categories = np.sort(rng.integers(n_categories, size=knobs.items))  # (items,)
+        rank = np.argsort(rng.random(knobs.items))  # (items,)
+        weight = 1.0 / (1.0 + rank + knobs.shift) ** knobs.zipf
+        self.popularity = weight / weight.sum()  # (items,)
+        self.item_ids = np.argsort(rng.random(100 * knobs.items))[: knobs.items].astype(str).tolist()
+        # Items are grouped by category, so that one cumulative sum serves to draw from the shop and from a category.
+        self._cumulative = np.concatenate([[0.0], np.cumsum(self.popularity)])  # (items + 1,)
+        self._bounds = np.searchsorted(self.categories, np.arange(n_categories + 1))  # (categories + 1,)
+        category_popularity = np.diff(self._cumulative[self._bounds])  # (categories,), 0 where there is no item
+        self._share = self.popularity / category_popularity[self.categories]  # (items,), within the category
+        kind = np.arange(n_categories) // knobs.brands  # (categories,)
+        within_kind = (kind[:, None] == kind) * category_popularity  # (categories, categories)
+        self._within_kind = within_kind / within_kind.sum(axis=1, keepdims=True)
+
+    def _next_categories(self, previous: np.ndarray, current: np.ndarray) -> np.ndarray:
+        """Chance of each category for a shopper who compares, after the items (n,) and (n,): (n, categories)."""
+        before, now = self.categories[previous], self.categories[current]  # (n,) each
+        alternate = self.knobs.alternate * (before != now)  # (n,)
+        chance = (1.0 - alternate[:, None]) * self._within_kind[now]
+        chance[np.arange(len(now)), before] += alternate
+        return chance
+
+    def next_click_probabilities(self, previous: np.ndarray, current: np.ndarray) -> np.ndarray:
+        """The true distribution of the next click.
+
+        Args:
+            previous: codes of the clicks before the current ones, (n,); at a session's first click the current ones.
+            current: codes of the current clicks, (n,).
+
+        Returns:
+            Probabilities, float64 (n, items), each row summing to 1.
+        """
+        knobs = self.knobs
+        compare = 1.0 - knobs.repeat - knobs.back - knobs.wander
+        of_category = self._next_categories(previous, current)[:, self.categories]  # (n, items)
+        probabilities = compare * of_category * self._share + knobs.wander * self.popularity
+        rows = np.arange(len(current))
+        probabilities[rows, current] += knobs.repeat
+        probabilities[rows, previous] += knobs.back
+        return probabilities
+
+    def _next_clicks(self, previous: np.ndarray, current: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draw from `next_click_probabilities` for each row: (n,), (n,) -> (n,)."""
+        knobs = self.knobs
+        habit, place, shelf = rng.random((3, len(current)))  # (n,) each
+        cumulative = np.cumsum(self._next_categories(previous, current), axis=1)  # (n, categories)
+        category = (cumulative <= place[:, None] * cumulative[:, -1:]).sum(axis=1)  # (n,), never one without items
+        low, high = self._cumulative[self._bounds[category]], self._cumulative[self._bounds[category + 1]]
+        at = np.where(habit < knobs.wander, shelf * self._cumulative[-1], low + shelf * (high - low))
+        elsewhere = np.searchsorted(self._cumulative, at, side="right") - 1
+        repeats = habit >= 1.0 - knobs.repeat
+        returns = habit >= 1.0 - knobs.repeat - knobs.back
+        return np.where(repeats, current, np.where(returns, previous, elsewhere))
+
+    def sessions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the sessions.
+
+        Returns:
+            The clicked items' codes, int64 (clicks,), session after session, and the lengths, int64 (sessions,).
+        """
+        knobs = self.knobs
+        rng = np.random.default_rng([self.seed, 1])
+        waited = -np.log1p(-rng.random(knobs.sessions))  # (sessions,), exponential by its inverse
+        lengths = (1.0 + knobs.length_scale * waited ** (1.0 / knobs.length_shape)).astype(np.int64)
+        lengths = np.minimum(lengths, knobs.longest)
+        starts = np.cumsum(lengths) - lengths
+        clicks = np.empty(lengths.sum(), dtype=np.int64)
+        first = rng.random(knobs.sessions) * self._cumulative[-1]
+        clicks[starts] = np.searchsorted(self._cumulative, first, side="right") - 1
+        for position in range(1, lengths.max()):
+            at = starts[lengths > position] + position
+            clicks[at] = self._next_clicks(clicks[at - min(position, 2)], clicks[at - 1], rng)
+        return clicks, lengths
+
+    def log(self) -> pd.DataFrame:
+        """The sessions in Diginetica's raw layout, a row per click.
+
+        As there, only `timeframe` (milliseconds since the session's start) tells a session's clicks apart in time, and
+        its rows come in any order.
+        """
+        clicks, lengths = self.sessions()
+        rng = np.random.default_rng([self.seed, 2])
+        session = np.repeat(np.arange(len(lengths)), lengths)  # (clicks,)
+        elapsed = np.cumsum(rng.integers(1_000, 120_000, size=len(clicks)))
+        start = elapsed[np.cumsum(lengths) - lengths]  # (sessions,)
+        day = FIRST_DAY + rng.integers(self.knobs.days, size=len(lengths))  # (sessions,)
+        table = pd.DataFrame(
+            {
+                "sessionId": session + 1,
+                "userId": "NA",
+                "itemId": np.array(self.item_ids)[clicks],
+                "timeframe": elapsed - start[session],
+                "eventdate": day.astype(str)[session],
+            }
+        )
+        return table.iloc[np.lexsort((rng.random(len(clicks)), session))].reset_index(drop=True)
+
+
+def sample_dataset(seed: int = 0, knobs: Knobs | None = None) -> SessionDataset:
+    """The embedded sample: a world's log, through the same reader and the same protocol as a real one.
+
+    `meta["synthetic"]` records the seed and the knobs; `sample_world` makes the world from them again.
+    """
+    world = World(seed, knobs)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sample.csv"
+        world.log().to_csv(path, sep=";", index=False)
+        clicks = read_diginetica(path)
+    dataset = build_sessions(clicks, "sample", f"synthetic clicks, seed {seed}", TEST_DAYS)
+    return replace(dataset, meta=dataset.meta | {"synthetic": {"seed": seed, **asdict(world.knobs)}})
+
+
+def sample_world(dataset: SessionDataset) -> World | None:
+    """The world that made a sample, also one written to disk and opened again; None for real data."""
+    if "synthetic" not in dataset.meta:
+        return None
+    knobs = dict(dataset.meta["synthetic"])
+    return World(knobs.pop("seed"), Knobs(**knobs))
