@@ -10,6 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# A tool runs the package it lies beside, whatever else may be installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -28,6 +31,10 @@ def run(main: Callable[[], int | None]) -> None:
         code = _say(name, error, FAILED)
     except (InputError, MissingPaddle) as error:
         code = _say(name, error, BAD_INPUT)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("paddle_srgnn"):
+            raise
+        code = _say(name, f'{error.name} is not installed: pip install -e ".[cpu]"', BAD_INPUT)
     except OSError as error:
         code = _say(name, error, FAILED if error.errno == errno.ENOSPC else BAD_INPUT)
     except KeyboardInterrupt as interrupt:

@@ -13,9 +13,14 @@ logger = logging.getLogger("paddle_srgnn.train")
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    from paddle_srgnn.config import FIELDS, recipe_names
+
+    settings = "\n".join(f"  {name:<20}{field.metadata['word']}" for name, field in FIELDS.items())
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=f"settings:\n{settings}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", help="folder of a processed dataset, or sample, the embedded one (default: sample)")
-    parser.add_argument("--recipe", help="paper or datawhale (default: paper)")
+    parser.add_argument("--recipe", help=f"one of {', '.join(recipe_names())} (default: paper)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
     parser.add_argument("--epochs", type=_tool.positive_int, metavar="N", help="passes over the training samples")
     parser.add_argument("--seed", type=int, metavar="N", help="of the initialisation and the order of samples")
@@ -34,7 +39,7 @@ def main() -> None:
     config, dataset = resumed(args) if args.resume else fresh(args)
     folder = args.out or runs.next_run_folder(dataset.name, config.recipe)
     threads = runtime.tune(args.threads)
-    environment = runs.describe_environment(runtime.set_device(args.device), threads)
+    environment = runs.describe_environment(runtime.set_device(args.device or config.environment.get("device")), threads)
 
     # Only now, for they import Paddle.
     from paddle_srgnn.training.checkpoint import last_checkpoint, read_checkpoint
