@@ -39,7 +39,9 @@ def main() -> None:
     config, dataset = resumed(args) if args.resume else fresh(args)
     folder = args.out or runs.next_run_folder(dataset.name, config.recipe)
     threads = runtime.tune(args.threads)
-    environment = runs.describe_environment(runtime.set_device(args.device or config.environment.get("device")), threads)
+    environment = runs.describe_environment(
+        runtime.set_device(args.device or config.environment.get("device")), threads
+    )
 
     # Only now, for they import Paddle.
     from paddle_srgnn.training.checkpoint import last_checkpoint, read_checkpoint

@@ -5,6 +5,7 @@ A sample is the position of its target in the flat items of the sessions; its in
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import traceback
 from collections.abc import Iterator
@@ -85,20 +86,58 @@ class _Caught(paddle.io.Dataset):
             return np.zeros(1), error  # an item without an array does not pass the loader
 
 
+class _Numbers(paddle.io.BatchSampler):
+    """The numbers of the batches in order, until somebody sets `stopped`."""
+
+    def __init__(self, n_batches: int):
+        self.n_batches, self.stopped = n_batches, False
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for k in range(self.n_batches):
+            if self.stopped:
+                return
+            yield [k]
+
+
+def _only(batch: list[tuple]) -> tuple:
+    return batch[0]
+
+
 def load_batches(dataset: paddle.io.Dataset, num_workers: int = 0) -> Iterator[list]:
     """Iterate over a dataset of whole batches through `paddle.io.DataLoader`, arrays turned into tensors.
+
+    Close the iterator (`contextlib.closing`) where it may be left before its end.
 
     Raises:
         Exception: whatever the dataset raises, as itself, when its batch's turn comes, with any number of workers.
     """
-    # batch_size=None: an item of the dataset is a batch already.
-    for item in paddle.io.DataLoader(_Caught(dataset), batch_size=None, shuffle=False, num_workers=num_workers):
-        if isinstance(item[-1], Exception):
-            raise item[-1]
-        yield item
+    numbers = _Numbers(len(dataset))
+    loader = paddle.io.DataLoader(
+        _Caught(dataset), batch_sampler=numbers, collate_fn=_only, num_workers=num_workers, return_list=True
+    )
+    items = iter(loader)
+    at_end = False
+    try:
+        for item in items:
+            if isinstance(item[-1], Exception):
+                raise item[-1]
+            yield item
+        at_end = True
+    finally:
+        # A thread of the loader that is inside Paddle when the interpreter exits can abort the process ("terminate
+        # called without an active exception"), so the loader is brought to its end here.
+        if not at_end:
+            numbers.stopped = True
+            with contextlib.suppress(RuntimeError, SystemError):  # Paddle's own, where it was its loader that failed
+                for _ in items:
+                    pass
 
 
 def sample_batches(dataset: SampleBatches, num_workers: int = 0) -> Iterator[Batch]:
     """`load_batches` for samples."""
-    for *graph, target in load_batches(dataset, num_workers):
-        yield Batch(PackedGraph(*graph), target)
+    with contextlib.closing(load_batches(dataset, num_workers)) as batches:
+        for *graph, target in batches:
+            yield Batch(PackedGraph(*graph), target)

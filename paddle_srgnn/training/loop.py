@@ -104,8 +104,11 @@ class Training:
             return
         batches = SampleBatches(self.train, settings.batch_size, settings.max_session_length, order)
         self._clock = time.perf_counter()
-        with progress_bar(f"epoch {progress.epoch}/{settings.epochs}", self.train.n_samples, seen) as bar:
-            for batch in sample_batches(batches, settings.num_workers):
+        with (
+            progress_bar(f"epoch {progress.epoch}/{settings.epochs}", self.train.n_samples, seen) as bar,
+            contextlib.closing(sample_batches(batches, settings.num_workers)) as loaded,
+        ):
+            for batch in loaded:
                 with interruption.held():
                     self._step(batch)
                     seen += len(batch.target)
