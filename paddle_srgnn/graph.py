@@ -26,8 +26,8 @@ class PackedGraph(NamedTuple):
     """The graphs of B sessions end to end: N nodes, C clicks and M messages, without any padding.
 
     An edge u->v sends two messages: one along it, from u to v with the weight 1/indegree(v), and one against it, from
-    v to u with the weight 1/outdegree(u). Node numbers of a message's ends: along, u and v; against, N + v and N + u.
-    So a single sum over `message_to` gives the 2N aggregates, the N of incoming edges before the N of outgoing ones.
+    v to u with the weight 1/outdegree(u). A message's ends are numbered 2n along an edge and 2n + 1 against it, for the
+    node n: a matrix (2N, d) of what is sent or received is then, with the same memory, the (N, 2d) of both for a node.
     """
 
     items: np.ndarray  # (N,) int64, each node's item
@@ -117,17 +117,12 @@ def _messages(source: np.ndarray, target: np.ndarray, n_nodes: int) -> tuple[np.
         # One message of weight 0 keeps a batch without edges from being empty, so that every parameter has a gradient.
         nothing = np.zeros(1, dtype=np.int64)
         return nothing, nothing, np.zeros(1, dtype=np.float32)
-    along = _distinct(target * n_nodes + source)
-    against = _distinct(source * n_nodes + target)
-    receiver = np.concatenate([along // n_nodes, against // n_nodes + n_nodes])
-    sender = np.concatenate([along % n_nodes, against % n_nodes + n_nodes])
-    weight = 1 / np.bincount(receiver, minlength=2 * n_nodes)[receiver]
+    along, against = 2 * target * (2 * n_nodes) + 2 * source, (2 * source + 1) * (2 * n_nodes) + 2 * target + 1
+    keys = np.sort(np.concatenate([along, against]))
+    keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+    receiver, sender = np.divmod(keys, 2 * n_nodes)
+    weight = 1 / np.bincount(receiver)[receiver]
     return sender, receiver, weight.astype(np.float32)
-
-
-def _distinct(keys: np.ndarray) -> np.ndarray:
-    keys = np.sort(keys)
-    return keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
 
 
 def unpad(item_seq: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:

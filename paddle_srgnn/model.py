@@ -59,14 +59,16 @@ class GNN(nn.Layer):
 
     def propagate(self, graph: PackedGraph, hidden: paddle.Tensor) -> paddle.Tensor:
         """All steps on packed graphs, equal to `forward` on the padded ones: hidden (N, d) gives (N, d)."""
-        n_nodes = hidden.shape[0]
-        weight = graph.message_weight.unsqueeze(1)  # (M, 1)
+        edge_in, edge_out = self.linear_edge_in, self.linear_edge_out
+        edge_weight = paddle.concat([edge_in.weight, edge_out.weight], axis=1)  # (d, 2d)
+        edge_bias = paddle.concat([edge_in.bias, edge_out.bias])  # (2d,)
+        bias = paddle.concat([self.b_iah, self.b_ioh])  # (2d,)
+        message_weight = graph.message_weight.unsqueeze(1)  # (M, 1)
         for _ in range(self.step):
-            sent = paddle.concat([self.linear_edge_in(hidden), self.linear_edge_out(hidden)])  # (2N, d)
-            messages = F.embedding(graph.message_from, sent) * weight  # (M, d)
+            sent = (paddle.matmul(hidden, edge_weight) + edge_bias).reshape([-1, self.embedding_size])  # (2N, d)
+            messages = F.embedding(graph.message_from, sent) * message_weight  # (M, d)
             received = paddle.index_add(paddle.zeros_like(sent), graph.message_to, 0, messages)  # (2N, d)
-            input_in, input_out = received[:n_nodes] + self.b_iah, received[n_nodes:] + self.b_ioh  # (N, d)
-            hidden = self._gated(paddle.concat([input_in, input_out], axis=-1), hidden)
+            hidden = self._gated(received.reshape([-1, self.input_size]) + bias, hidden)  # (N, d)
         return hidden
 
     def _gated(self, inputs: paddle.Tensor, hidden: paddle.Tensor) -> paddle.Tensor:
@@ -74,14 +76,13 @@ class GNN(nn.Layer):
 
         The input gate has the reference's (and RecBole's) sense, (1-z)h + zn; the authors' code exchanges z and 1-z.
         """
-        gi = paddle.matmul(inputs, self.w_ih) + self.b_ih  # (..., 3d)
-        gh = paddle.matmul(hidden, self.w_hh) + self.b_hh  # (..., 3d)
-        i_r, i_i, i_n = gi.chunk(3, -1)
-        h_r, h_i, h_n = gh.chunk(3, -1)
-        reset_gate = F.sigmoid(i_r + h_r)
-        input_gate = F.sigmoid(i_i + h_i)
+        n_gates = 2 * self.embedding_size  # the columns of the reset and the input gate; the new state's follow
+        gates = paddle.matmul(inputs, self.w_ih[:, :n_gates]) + paddle.matmul(hidden, self.w_hh[:, :n_gates])
+        reset_gate, input_gate = F.sigmoid(gates + (self.b_ih + self.b_hh)[:n_gates]).chunk(2, -1)  # (..., d) each
+        i_n = paddle.matmul(inputs, self.w_ih[:, n_gates:]) + self.b_ih[n_gates:]  # (..., d)
+        h_n = paddle.matmul(hidden, self.w_hh[:, n_gates:]) + self.b_hh[n_gates:]  # (..., d)
         new_gate = paddle.tanh(i_n + reset_gate * h_n)
-        return (1 - input_gate) * hidden + input_gate * new_gate
+        return hidden + input_gate * (new_gate - hidden)
 
 
 class SRGNN(nn.Layer):
@@ -194,16 +195,7 @@ class SRGNN(nn.Layer):
 
     def calculate_loss(self, user_emb: paddle.Tensor, pos_item: paddle.Tensor) -> paddle.Tensor:
         """Mean cross-entropy of the next items (B,) over all candidates, a scalar."""
-        return self.loss_fun(user_emb, self.candidates(), pos_item - self.first_candidate)
-
-    @property
-    def first_candidate(self) -> int:
-        """The number of the first item that is scored."""
-        return 0 if self.score_item_zero else 1
-
-    def candidates(self) -> paddle.Tensor:
-        """The rows (n_items - first_candidate, d) of the item table that training scores."""
-        return self.item_emb.weight if self.score_item_zero else self.item_emb.weight[1:]
+        return self.loss_fun(user_emb, self.item_emb.weight, pos_item, first_candidate=int(not self.score_item_zero))
 
     def output_items(self) -> paddle.Tensor:
         """The item table (n_items, d)."""

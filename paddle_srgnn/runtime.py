@@ -13,6 +13,8 @@ import platform
 import random
 import sys
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 from .errors import InputError, MissingPaddle
@@ -23,6 +25,8 @@ logger = logging.getLogger("paddle_srgnn")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 _late_tuning_told = False
+_threads = 1  # Paddle's own default
+_pool: ThreadPoolExecutor | None = None
 
 
 def import_paddle() -> ModuleType:
@@ -73,6 +77,8 @@ def tune(threads: int | None = None) -> int:
         _keep_large_buffers()
         if _is_amd():
             os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+        # After a product MKL's threads would wait for the next one in a loop for 200 ms, on the cores that others need.
+        os.environ.setdefault("KMP_BLOCKTIME", "1")
         # Paddle's import puts 1 into an unset variable, so whether the user set it is known only before.
         if threads is None and ("OMP_NUM_THREADS" not in os.environ or "paddle" in sys.modules):
             threads = len(os.sched_getaffinity(0))
@@ -80,7 +86,9 @@ def tune(threads: int | None = None) -> int:
     if threads is not None:
         # Rather than by OMP_NUM_THREADS, for which Paddle prints two warnings; the speed is the same.
         paddle.base.core.set_num_threads(threads)
-    return threads or int(os.environ["OMP_NUM_THREADS"])
+    global _threads
+    _threads = threads or int(os.environ["OMP_NUM_THREADS"])
+    return _threads
 
 
 def _tell_if_late() -> None:
@@ -103,6 +111,24 @@ def _is_amd() -> bool:
             return any(line.startswith("vendor_id") and "AuthenticAMD" in line for line in file)
     except OSError:
         return False
+
+
+def in_row_blocks(operation: Callable, *matrices) -> None:
+    """Apply an operation that works row by row and in place on the first matrix, such as a softmax, to large matrices.
+
+    On a CPU Paddle's kernels for such operations use one thread. They release Python's lock, so blocks of rows, which
+    are views, go to a thread each; the result is the same.
+    """
+    global _pool
+    rows = -(-matrices[0].shape[0] // _threads)
+    if _threads == 1 or matrices[0].size < 100_000 or not matrices[0].place.is_cpu_place():
+        operation(*matrices)
+        return
+    if _pool is None:
+        # A new thread would compute on Paddle's default device.
+        _pool = ThreadPoolExecutor(_threads, initializer=import_paddle().set_device, initargs=("cpu",))
+    blocks = [[matrix[first : first + rows] for matrix in matrices] for first in range(0, matrices[0].shape[0], rows)]
+    list(_pool.map(operation, *zip(*blocks, strict=True)))
 
 
 def set_device(name: str | None = None) -> str:

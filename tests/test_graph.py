@@ -49,10 +49,10 @@ def test_padding_is_the_first_node_of_a_padded_row():
 def test_packed_graph_of_the_docstring_session():
     graph = pack([[1, 2, 3, 2, 4]])
     assert graph.items.tolist() == [1, 2, 3, 4]
-    # Along 1->2, 3->2, 2->3, 2->4, by receiver; then against them, numbered from 4: 2->1, 3->2, 4->2, 2->3.
-    assert graph.message_from.tolist() == [0, 2, 1, 1, 5, 6, 7, 5]
-    assert graph.message_to.tolist() == [1, 1, 2, 3, 4, 5, 5, 6]
-    assert graph.message_weight.tolist() == [0.5, 0.5, 1, 1, 1, 0.5, 0.5, 1]
+    # By receiver: item 1 hears from 2 (against 1->2); item 2 from 1 and 3 (along) and from 3 and 4 (against); ...
+    assert graph.message_to.tolist() == [1, 2, 2, 3, 3, 4, 5, 6]
+    assert graph.message_from.tolist() == [3, 0, 4, 5, 7, 2, 3, 2]
+    assert graph.message_weight.tolist() == [1, 0.5, 0.5, 0.5, 0.5, 1, 1, 1]
     assert graph.click_node.tolist() == [0, 1, 2, 1, 3]
     assert graph.click_session.tolist() == [0] * 5
     assert graph.last_click.tolist() == [4]
@@ -64,9 +64,9 @@ def test_sessions_of_one_batch_share_no_node():
     assert graph.click_node.tolist() == [0, 1, 2, 3, 3]
     assert graph.click_session.tolist() == [0, 0, 1, 2, 2]
     assert graph.last_click.tolist() == [1, 2, 4]
-    # 7->8 and the self-loop 8->8, along and against.
-    assert graph.message_from.tolist() == [0, 3, 5, 7]
-    assert graph.message_to.tolist() == [1, 3, 4, 7]
+    # 7->8 and the self-loop 8->8, along (even numbers) and against (odd ones).
+    assert graph.message_to.tolist() == [1, 2, 6, 7]
+    assert graph.message_from.tolist() == [3, 0, 6, 7]
 
 
 def test_a_batch_without_edges_has_one_message_without_weight():
@@ -106,23 +106,21 @@ def test_padded_graph_follows_the_definition_even_with_zeros_anywhere(rows):
 @given(sessions_strategy)
 def test_packed_and_padded_hold_the_same_edges(sessions):
     padded, packed = padded_graph(pad(sessions, 9)), pack(sessions)
-    n_nodes = len(packed.items)
     assert np.all(np.diff(packed.message_to) >= 0)
-    session_of_node = np.zeros(n_nodes, dtype=int)
+    session_of_node = np.zeros(len(packed.items), dtype=int)
     session_of_node[packed.click_node] = packed.click_session
     for b, session in enumerate(sessions):
         nodes = np.nonzero(session_of_node == b)[0]
         first_node = int(len(session) < 9)  # the padding, where there is some
         assert padded.items[b, first_node : first_node + len(nodes)].tolist() == packed.items[nodes].tolist()
         A = np.zeros((9, 18), dtype=np.float32)
-        inside = np.isin(packed.message_to % n_nodes, nodes)
+        inside = np.isin(packed.message_to // 2, nodes)
         for source, target, weight in zip(
             packed.message_from[inside], packed.message_to[inside], packed.message_weight[inside], strict=True
         ):
-            outgoing = target >= n_nodes
-            assert outgoing == (source >= n_nodes)
+            assert target % 2 == source % 2
             place = first_node - nodes[0]
-            A[target % n_nodes + place, source % n_nodes + place + 9 * outgoing] = weight
+            A[target // 2 + place, source // 2 + place + 9 * (target % 2)] = weight
         np.testing.assert_array_equal(A, padded.A[b])
 
 

@@ -18,7 +18,7 @@ from ..errors import WorkFailed
 from ..evaluation.ranking import evaluate, progress_bar
 from ..files import remove_leftovers, write_csv
 from ..model import SRGNN
-from ..runtime import import_paddle, seed_everything
+from ..runtime import import_paddle, in_row_blocks, seed_everything
 from .checkpoint import Checkpoint, Progress, find_checkpoint, load_model, read_checkpoint, restore, save_checkpoint
 
 paddle = import_paddle()
@@ -49,7 +49,6 @@ class Training:
         self.adam = paddle.optimizer.Adam(
             learning_rate=settings.learning_rate,
             parameters=self.model.parameters(),
-            weight_decay=paddle.regularizer.L2Decay(settings.weight_decay) if settings.weight_decay else None,
         )
         self.progress = Progress()
         if checkpoint is not None:
@@ -123,8 +122,9 @@ class Training:
     def _step(self, batch: Batch) -> None:
         loss = self.model.calculate_loss(self.model.encode(batch.graph), batch.target)
         loss.backward()
+        add_l2(self.model.parameters(), self.settings.weight_decay)
         self.adam.step()
-        self.adam.clear_grad()
+        self.adam.clear_grad(set_to_zero=False)
         self._unread.append((loss.detach(), len(batch.target)))
         self.progress.step += 1
         self.progress.steps_in_epoch += 1
@@ -205,6 +205,18 @@ class Training:
         history[epoch - 1] |= {f"test_{name}": value for name, value in metrics.items()}
         write_metrics(self.run, history)
         return epoch, metrics
+
+
+def add_l2(parameters: list[paddle.Tensor], weight_decay: float) -> None:
+    """Add the gradient of the L2 penalty to that of every parameter, as the authors' Adam does.
+
+    Paddle's `weight_decay=L2Decay(..)` computes the same in three passes on one thread: on the item table, longer than
+    Adam itself.
+    """
+    if weight_decay:
+        with paddle.no_grad():
+            for parameter in parameters:
+                in_row_blocks(lambda grad, weight: grad.add_(weight * weight_decay), parameter.grad, parameter)
 
 
 def split_validation(dataset: SessionDataset, settings: Settings) -> tuple[Sessions, Sessions | None]:
