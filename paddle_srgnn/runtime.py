@@ -114,20 +114,21 @@ def _is_amd() -> bool:
 
 
 def in_row_blocks(operation: Callable, *matrices) -> None:
-    """Apply an operation that works row by row and in place on the first matrix, such as a softmax, to large matrices.
+    """Apply an operation that works row by row, and in place, to large matrices on the CPU: tensors or numpy arrays.
 
-    On a CPU Paddle's kernels for such operations use one thread. They release Python's lock, so blocks of rows, which
-    are views, go to a thread each; the result is the same.
+    Paddle's and numpy's kernels for such operations use one thread. They release Python's lock, so blocks of rows,
+    which are views, go to a thread each; the result is the same.
     """
     global _pool
-    rows = -(-matrices[0].shape[0] // _threads)
-    if _threads == 1 or matrices[0].size < 100_000 or not matrices[0].place.is_cpu_place():
+    n_rows = len(matrices[0])
+    if _threads == 1 or n_rows * matrices[0].shape[1] < 100_000:
         operation(*matrices)
         return
     if _pool is None:
         # A new thread would compute on Paddle's default device.
         _pool = ThreadPoolExecutor(_threads, initializer=import_paddle().set_device, initargs=("cpu",))
-    blocks = [[matrix[first : first + rows] for matrix in matrices] for first in range(0, matrices[0].shape[0], rows)]
+    rows = -(-n_rows // _threads)
+    blocks = [[matrix[first : first + rows] for matrix in matrices] for first in range(0, n_rows, rows)]
     list(_pool.map(operation, *zip(*blocks, strict=True)))
 
 

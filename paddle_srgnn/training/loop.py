@@ -213,10 +213,17 @@ def add_l2(parameters: list[paddle.Tensor], weight_decay: float) -> None:
     Paddle's `weight_decay=L2Decay(..)` computes the same in three passes on one thread: on the item table, longer than
     Adam itself.
     """
+
+    def add(grad: paddle.Tensor, weight: paddle.Tensor) -> None:
+        grad.add_(weight * weight_decay)
+
     if weight_decay:
         with paddle.no_grad():
             for parameter in parameters:
-                in_row_blocks(lambda grad, weight: grad.add_(weight * weight_decay), parameter.grad, parameter)
+                if parameter.ndim == 2 and parameter.place.is_cpu_place():
+                    in_row_blocks(add, parameter.grad, parameter)
+                else:
+                    add(parameter.grad, parameter)
 
 
 def split_validation(dataset: SessionDataset, settings: Settings) -> tuple[Sessions, Sessions | None]:
