@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .runtime import import_paddle, in_row_blocks
+from .runtime import import_paddle, in_row_blocks, memory_of
 
 paddle = import_paddle()
 
@@ -34,7 +34,7 @@ class _FullSoftmax(paddle.autograd.PyLayer):
     With a catalogue of 43 thousand items every pass over that buffer costs as much as half a matrix product. Here each
     number is written by the product, exponentiated in place, and read by the two products of the gradient; what would
     take further passes, the softmax's denominator and the mean, is applied to the (B, d) factors of those products.
-    Paddle 3.3 cannot run a PyLayer's backward twice (`retain_graph=True` and then once more crashes, whatever the layer).
+    Paddle 3.3 cannot run any PyLayer's backward twice: after `retain_graph=True` the second time crashes.
     """
 
     @staticmethod
@@ -80,5 +80,5 @@ def _exponentiate(scores: paddle.Tensor) -> paddle.Tensor:
 
     # numpy's exp is three times as fast as Paddle's on a CPU; it works in Paddle's own memory.
     total = paddle.empty([scores.shape[0], 1], scores.dtype)
-    in_row_blocks(exponentiate, np.from_dlpack(scores), np.from_dlpack(total))
+    in_row_blocks(exponentiate, memory_of(scores), memory_of(total))
     return total

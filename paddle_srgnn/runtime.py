@@ -16,8 +16,12 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from .errors import InputError, MissingPaddle
+
+if TYPE_CHECKING:
+    import numpy as np
 
 logger = logging.getLogger("paddle_srgnn")
 
@@ -130,6 +134,17 @@ def in_row_blocks(operation: Callable, *matrices) -> None:
     rows = -(-n_rows // _threads)
     blocks = [[matrix[first : first + rows] for matrix in matrices] for first in range(0, n_rows, rows)]
     list(_pool.map(operation, *zip(*blocks, strict=True)))
+
+
+def memory_of(tensor) -> np.ndarray:
+    """The memory of a contiguous float32 tensor on the CPU as a numpy array, valid while the tensor is alive.
+
+    `numpy.from_dlpack` would do, were its arrays not read-only with Paddle 3.0.
+    """
+    import numpy as np
+
+    buffer = (ctypes.c_float * tensor.size).from_address(tensor.data_ptr())
+    return np.frombuffer(buffer, dtype=np.float32).reshape(tensor.shape)
 
 
 def set_device(name: str | None = None) -> str:
