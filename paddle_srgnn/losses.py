@@ -8,8 +8,6 @@ from .runtime import import_paddle, in_row_blocks, memory_of
 
 paddle = import_paddle()
 
-CACHED = 300_000  # numbers of a block that stays in a core's cache between the passes over it
-
 
 def full_softmax(
     user_emb: paddle.Tensor, item_table: paddle.Tensor, pos_item: paddle.Tensor, first_candidate: int = 0
@@ -71,12 +69,9 @@ def _exponentiate(scores: paddle.Tensor) -> paddle.Tensor:
         return scores.sum(axis=1, keepdim=True)
 
     def exponentiate(scores: np.ndarray, total: np.ndarray) -> None:
-        rows = max(1, CACHED // scores.shape[1])
-        for first in range(0, len(scores), rows):
-            block = scores[first : first + rows]
-            block -= block.max(axis=1, keepdims=True)
-            np.exp(block, out=block)
-            block.sum(axis=1, keepdims=True, out=total[first : first + rows])
+        scores -= scores.max(axis=1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores.sum(axis=1, keepdims=True, out=total)
 
     # numpy's exp is three times as fast as Paddle's on a CPU; it works in Paddle's own memory.
     total = paddle.empty([scores.shape[0], 1], scores.dtype)

@@ -72,8 +72,8 @@ def test_a_frozen_side_is_left_alone(batch):
 
 def test_the_number_of_threads_does_not_change_it(monkeypatch):
     rng = np.random.default_rng(1)
-    user_emb, table = rng.normal(size=(33, 8)).astype(np.float32), rng.normal(size=(5000, 8)).astype(np.float32)
-    batch = user_emb, table, rng.integers(0, 5000, 33)
+    user_emb, table = rng.normal(size=(33, 8)).astype(np.float32), rng.normal(size=(20000, 8)).astype(np.float32)
+    batch = user_emb, table, rng.integers(0, 20000, 33)
     results = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(runtime, "_threads", threads)

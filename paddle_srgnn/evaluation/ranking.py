@@ -12,7 +12,7 @@ from ..datasets.samples import SampleBatches, sample_batches
 from ..datasets.sessions import Sessions
 from ..errors import WorkFailed
 from ..model import SRGNN
-from ..runtime import import_paddle
+from ..runtime import import_paddle, in_row_blocks, memory_of
 from .metrics import ranking_metrics, ranks
 
 paddle = import_paddle()
@@ -64,18 +64,30 @@ def count_ranks(
 
 
 def _count(user_emb, candidates, target, first_sample: int) -> tuple[np.ndarray, np.ndarray]:
+    """`greater` and `equals` of the samples whose vectors (b, d) and targets (b,) are given, each (b,) int64."""
     scores = paddle.matmul(user_emb, candidates, transpose_y=True)  # (b, V)
-    # A sum is finite only if all its terms are; one pass instead of a mask as large as the scores.
-    finite = paddle.isfinite(scores.sum(axis=1))  # (b,)
-    if not finite.all().item():
-        sample = first_sample + int(np.argmin(finite.numpy()))
+    own = paddle.gather(scores.reshape([-1]), paddle.arange(len(target)) * scores.shape[1] + target)  # (b,)
+    if scores.place.is_cpu_place():
+        counts = np.empty((len(target), 3), dtype=np.int64)
+        in_row_blocks(_count_rows, memory_of(scores), memory_of(own)[:, None], counts)
+        greater, equals, finite = counts.T
+    else:
+        # A sum is finite only if all its terms are.
+        finite = paddle.isfinite(scores.sum(axis=1)).numpy()
+        greater, equals = (relation(scores, own.unsqueeze(1)) for relation in (paddle.greater_than, paddle.equal))
+        greater, equals = (paddle.count_nonzero(mask, axis=1).numpy() for mask in (greater, equals))
+    if not finite.all():
+        sample = first_sample + int(np.argmin(finite))
         raise WorkFailed(
             f"the scores of sample {sample} are not finite: the model has diverged, no rank can be trusted"
         )
-    own = paddle.take_along_axis(scores, target.unsqueeze(1), 1)  # (b, 1)
-    above = (scores > own).astype("int64").sum(axis=1)
-    same = (scores == own).astype("int64").sum(axis=1) - 1
-    return above.numpy(), same.numpy()
+    return greater, equals - 1  # the target equals itself
+
+
+def _count_rows(scores: np.ndarray, own: np.ndarray, counts: np.ndarray) -> None:
+    counts[:, 0] = np.count_nonzero(scores > own, axis=1)
+    counts[:, 1] = np.count_nonzero(scores == own, axis=1)
+    counts[:, 2] = np.isfinite(scores.sum(axis=1))  # a sum is finite only if all its terms are
 
 
 def evaluate(
