@@ -1,0 +1,72 @@
+"""The same sessions for every contender, and the reference that the user names."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ..datasets.sessions import Sessions
+from ..errors import InputError
+
+
+def load_reference(file: str) -> type:
+    """The class SRGNN of a Python file; this runs the file.
+
+    Raises:
+        InputError: there is no such file or class.
+    """
+    path, _, name = file.partition(":")
+    if not Path(path).is_file():
+        raise InputError(f"--reference {path}: no such file")
+    spec = importlib.util.spec_from_file_location("reference", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, name or "SRGNN"):
+        raise InputError(f"--reference {path}: no class {name or 'SRGNN'} in it")
+    return getattr(module, name or "SRGNN")
+
+
+def random_sessions(n_rows: int, length: int, n_items: int, seed: int = 0) -> list[np.ndarray]:
+    """Sessions of 1 to `length` clicks, one in five clicks going back to an item of the session."""
+    rng = np.random.default_rng(seed)
+    sessions = []
+    for n_clicks in rng.integers(1, length + 1, n_rows):
+        clicks = rng.integers(1, n_items, n_clicks)
+        back = rng.random(n_clicks) < 0.2
+        clicks[back] = clicks[rng.integers(0, n_clicks, n_clicks)][back]
+        sessions.append(clicks)
+    return sessions
+
+
+def padded(sessions: list[np.ndarray], length: int) -> np.ndarray:
+    """Left-aligned and padded with 0: (B, length) int64."""
+    rows = np.zeros((len(sessions), length), dtype=np.int64)
+    for row, session in zip(rows, sessions, strict=True):
+        row[: len(session)] = session
+    return rows
+
+
+def padded_samples(sessions: Sessions, samples: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The inputs (B, length) and targets (B,) of the samples with the given numbers, int64, for padded models."""
+    positions = sessions.sample_positions()[samples]
+    starts = np.maximum(sessions.sample_starts(positions), positions - length)
+    columns = starts[:, None] + np.arange(length)  # (B, length)
+    inside = columns < positions[:, None]
+    return np.where(inside, sessions.items[np.where(inside, columns, 0)], 0).astype(np.int64), sessions.items[
+        positions
+    ].astype(np.int64)
+
+
+def timed(work: Callable[[], object], repeat: int) -> list[float]:
+    """Milliseconds of each of `repeat` calls, after one that does not count."""
+    work()
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        work()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
