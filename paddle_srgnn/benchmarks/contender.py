@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..errors import WorkFailed
@@ -36,7 +37,11 @@ class Contender:
     def __init__(self, name: str, make: str, options: dict[str, Any], tuned: bool):
         self.name, self.figures, self.memory = name, {}, 0.0
         command = [sys.executable, "-m", "paddle_srgnn.benchmarks.contender"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # The package that this file belongs to, whatever else may be installed.
+        paths = [str(Path(__file__).resolve().parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(command, env=environment, **pipes)
         self._ask({"make": make, "options": options, "tuned": tuned})
 
     def round(self) -> None:
