@@ -99,7 +99,7 @@ def train(args: argparse.Namespace) -> dict:
         for name, found in figures.items()
     ]  # fmt: skip
     show(["a step, ms", "median", "min", "max", "samples/s", "x ours", "peak MB"], rows)
-    beside = figures["ours beside the floor"]
+    beside = figures["recipe beside the floor"]
     total = beside["step"]["median"]
     parts = [key for key in beside if key not in ("step", "floor", "peak MB")]
     print(f"\nour step over the floor of three products: {total / beside['floor']['median']:.2f}\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import load_recipe
+from ..files import atomic_file
 
 BASE = {"n_items": 40_000, "batch": 512, "length": 5, "dim": 100}
 RANGES = {
@@ -92,6 +93,7 @@ def plot(points: dict[str, list[dict]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, axes = plt.subplots(1, len(points), figsize=(4 * len(points), 3.6), sharey=True)
     for axis, (name, rows) in zip(axes, points.items(), strict=True):
@@ -100,9 +102,12 @@ def plot(points: dict[str, list[dict]], path: Path) -> None:
             times = [row[key]["median"] for row in rows]
             axis.loglog(values, times, style, label=f"{key}, exponent {exponent(values, times):.2f}")
         axis.set_xlabel({"length": f"session length, {CLICKS} clicks a batch"}.get(name, name))
+        axis.set_xticks(values, [f"{value:g}" if value < 1e4 else f"{value:.0e}" for value in values], fontsize=8)
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(True, which="both", alpha=0.3)
         axis.legend(fontsize=8)
     axes[0].set_ylabel("ms")
     figure.tight_layout()
-    figure.savefig(path, dpi=110, format="png")
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=80, format="png")
     plt.close(figure)

@@ -22,10 +22,10 @@ def test_train_compares_contenders_and_the_floor(run_tool, reference, tmp_path):
     process = run_tool("benchmark", "train", *arguments)
     assert process.returncode == 0, process.stderr
     figures = json.loads((tmp_path / "t.json").read_text())["figures"]
-    assert {"ours", "ours beside the floor", "reference, as installed", "reference, our runtime"} <= set(figures)
+    assert {"ours", "recipe beside the floor", "reference, as installed", "reference, our runtime"} <= set(figures)
     for found in figures.values():
         assert 0 < found["step"]["min"] <= found["step"]["median"] <= found["step"]["max"]
-    beside = figures["ours beside the floor"]
+    beside = figures["recipe beside the floor"]
     parts = ("batch", "encoder forward", "scores + loss", "backward", "optimiser")
     assert sum(beside[part]["min"] for part in parts) <= beside["step"]["max"]
     assert "over the floor" in process.stdout
