@@ -64,7 +64,8 @@ def tune(threads: int | None = None) -> int:
     """Make this process fast for training on a CPU, then import Paddle. Call it before anything else imports Paddle.
 
     On Linux with glibc malloc no longer gives large buffers back to the system (about 300 MB more resident memory),
-    on an AMD processor it lets MKL use its AVX2 code, and it uses every core this process may run on.
+    on an AMD processor it lets MKL use its AVX2 code, MKL's threads leave their core soon after a product, and it uses
+    every core this process may run on.
     What the user has set in the environment stands. `PADDLE_SRGNN_TUNING=0` turns all of it off, and on other systems
     it only imports Paddle. Once Paddle is imported MKL has made its choice; the rest is applied and a line says so.
 

@@ -78,3 +78,13 @@ def ring():
     train = walks(150, 0)
     clicks = np.bincount(train.items, minlength=21)
     return SessionDataset("ring", train, walks(30, 1), ["", *map(str, range(101, 121))], clicks)
+
+
+@pytest.fixture(scope="session")
+def data(ring, tmp_path_factory) -> Path:
+    """The ring as a dataset on disk; not to be changed."""
+    from paddle_srgnn.datasets.sessions import write_dataset
+
+    folder = tmp_path_factory.mktemp("data") / "ring"
+    write_dataset(ring, folder)
+    return folder

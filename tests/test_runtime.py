@@ -11,7 +11,7 @@ from paddle_srgnn.errors import InputError
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     """Run code in a process of its own, with none of the variables that tune() or Paddle's import set here."""
-    ours = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "PADDLE_SRGNN_TUNING")
+    ours = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "KMP_BLOCKTIME", "PADDLE_SRGNN_TUNING")
     clean = {name: value for name, value in os.environ.items() if name not in ours}
     return subprocess.run(
         [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, timeout=120
@@ -67,7 +67,8 @@ with mock.patch.object(runtime.ctypes, "CDLL", lambda _: Libc()), mock.patch.obj
         return paddle
     runtime.import_paddle = spied
     runtime.tune({threads})
-print(len(calls), threads == [len(os.sched_getaffinity(0))], threads, os.environ.get("MKL_DEBUG_CPU_TYPE"))
+print(len(calls), threads == [len(os.sched_getaffinity(0))], threads, os.environ.get("MKL_DEBUG_CPU_TYPE"),
+      os.environ.get("KMP_BLOCKTIME"))
 """
 
 
@@ -79,19 +80,20 @@ def tuned(early=False, amd=True, threads=None, **environment: str) -> str:
 class TestTune:
     def test_sets_malloc_mkl_and_all_cores(self):
         n = len(os.sched_getaffinity(0))
-        assert tuned() == f"2 True [{n}] 5"
+        assert tuned() == f"2 True [{n}] 5 1"
 
     def test_leaves_mkl_alone_on_other_processors(self):
-        assert tuned(amd=False).endswith("None")
+        assert tuned(amd=False).endswith("None 1")
 
     def test_never_overrides_the_environment(self):
-        assert tuned(OMP_NUM_THREADS="1", MKL_DEBUG_CPU_TYPE="4") == "2 False [] 4"
+        set_by_the_user = {"OMP_NUM_THREADS": "1", "MKL_DEBUG_CPU_TYPE": "4", "KMP_BLOCKTIME": "200"}
+        assert tuned(**set_by_the_user) == "2 False [] 4 200"
 
     def test_an_explicit_number_of_threads_wins(self):
         assert "[1]" in tuned(threads=1, OMP_NUM_THREADS="3")
 
     def test_can_be_turned_off(self):
-        assert tuned(PADDLE_SRGNN_TUNING="0") == "0 False [] None"
+        assert tuned(PADDLE_SRGNN_TUNING="0") == "0 False [] None None"
 
     def test_after_paddles_import_it_does_the_rest_and_says_so_once(self):
         code = """
@@ -161,3 +163,28 @@ def test_a_gpu_that_is_not_there_is_said_clearly():
     assert runtime.set_device() == "cpu"
     with pytest.raises(InputError, match="tpu"):
         runtime.set_device("tpu")
+
+
+def test_row_blocks_cover_every_row_once_and_work_in_place(monkeypatch):
+    monkeypatch.setattr(runtime, "_CACHED", 40)
+    matrix = np.zeros((23, 10), dtype=np.float32)
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(runtime, "_threads", threads)
+        monkeypatch.setattr(runtime, "_pool", None)
+        sizes = []
+
+        def add_one(block, numbers, sizes=sizes):
+            block += numbers
+            sizes.append(len(block))
+
+        runtime.in_row_blocks(add_one, matrix, np.arange(23, dtype=np.float32)[:, None])
+        assert sum(sizes) == 23 and max(sizes) <= 4
+    np.testing.assert_array_equal(matrix, np.repeat(3 * np.arange(23)[:, None], 10, axis=1))
+
+
+def test_a_tensors_memory_is_its_own():
+    import paddle
+
+    tensor = paddle.arange(6, dtype="float32").reshape([2, 3])
+    runtime.memory_of(tensor)[1, 2] = 50
+    assert tensor.tolist() == [[0, 1, 2], [3, 4, 50]]

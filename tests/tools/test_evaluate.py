@@ -14,13 +14,6 @@ SMALL = [f"--set={change}" for change in ("embedding_dim=8", "batch_size=32", "l
 
 
 @pytest.fixture(scope="module")
-def data(ring, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "ring"
-    write_dataset(ring, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def run(data, run_tool, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     changes = [*SMALL, "--set=valid_fraction=0.2", "--epochs", 6]

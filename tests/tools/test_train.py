@@ -15,13 +15,6 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 @pytest.fixture(scope="module")
-def data(ring, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "ring"
-    write_dataset(ring, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def finished(data, run_tool, tmp_path_factory):
     """A run that was never interrupted."""
     run = tmp_path_factory.mktemp("runs") / "finished"
