@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_srgnn import runtime
+from paddle_srgnn import losses, runtime
 from paddle_srgnn.losses import full_softmax
 
 
@@ -48,16 +48,35 @@ def test_what_is_no_candidate_gets_no_gradient_at_all(batch):
     assert not grad_table[0].any() and grad_table[1:].all()
 
 
-def test_extreme_scores_stay_finite(batch):
-    user_emb, table, target = batch
-    loss, *gradients = loss_and_gradients(full_softmax, 100 * user_emb, 100 * table, target)
-    assert 0 < loss < 100 and all(np.isfinite(gradient).all() for gradient in gradients)
+def test_an_improbable_next_item_has_its_true_loss(batch):
+    """Scores in the thousands: the probability is 0 in float32, its logarithm is not."""
+    user_emb, table, target = batch[0] * 100, batch[1] * 100, batch[2]
+    scores = user_emb.astype(float) @ table.astype(float).T
+    expected = np.mean(scores.max(axis=1) - scores[np.arange(5), target])  # all others are negligible
+    assert expected > 1000
+    loss, *gradients = loss_and_gradients(full_softmax, user_emb, table, target)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_a_session_vector_that_is_not_a_number_shows_in_the_loss(batch):
     user_emb, table, target = batch
     user_emb[2] = np.nan
     assert np.isnan(loss_and_gradients(full_softmax, user_emb, table, target)[0])
+
+
+def test_an_item_vector_that_is_not_a_number_shows_in_the_loss(batch):
+    user_emb, table, target = batch
+    table[2] = np.nan  # nobody's next item
+    assert np.isnan(loss_and_gradients(full_softmax, user_emb, table, target)[0])
+
+
+def test_the_way_of_other_devices_gives_the_same():
+    scores = np.random.default_rng(2).normal(size=(7, 50)).astype(np.float32)
+    one, other = paddle.to_tensor(scores), paddle.to_tensor(scores)
+    for found, expected in zip(losses._exponentiate(one), losses._exponentiate_on_cpu(other), strict=True):
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-6)
 
 
 def test_a_frozen_side_is_left_alone(batch):

@@ -41,6 +41,8 @@ def main() -> int:
     for path in (args.json, args.csv):
         if path is not None and not path.resolve().parent.is_dir():
             raise InputError(f"{path}: its folder does not exist")
+    if args.baselines and args.split != "test":
+        raise InputError("--baselines are trained on all training sessions, validation's too: leave out --split valid")
     runtime.tune(args.threads)
     runtime.set_device(args.device)
     _tool.log_to()
@@ -66,14 +68,13 @@ def data_of(paths: list[Path]) -> str:
     from paddle_srgnn.errors import InputError
     from paddle_srgnn.training.checkpoint import find_checkpoint, read_checkpoint
 
+    errors = []
     for path in paths:
         try:
             return read_checkpoint(find_checkpoint(path)).dataset["path"]
         except InputError as error:
-            first_error = error
-            if len(paths) > 1:
-                continue
-    raise first_error
+            errors.append(error)
+    raise errors[0]
 
 
 def evaluate_all(dataset, args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
@@ -96,12 +97,9 @@ def evaluate_all(dataset, args: argparse.Namespace) -> tuple[list[dict], list[di
 
 
 def baseline_results(dataset, args: argparse.Namespace) -> list[dict]:
-    from paddle_srgnn.errors import InputError
     from paddle_srgnn.evaluation.baselines import baseline_ranks, baselines
     from paddle_srgnn.evaluation.metrics import ranking_metrics
 
-    if args.split != "test":
-        raise InputError("--baselines are trained on all training sessions, validation's too: leave out --split valid")
     results = []
     for baseline in baselines(dataset):
         metrics = ranking_metrics(baseline_ranks(baseline, dataset.test, args.ties), sorted(set(args.k)))

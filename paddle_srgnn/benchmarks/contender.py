@@ -7,6 +7,7 @@ standard input, so the machine's drift falls on all of them alike.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -19,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WorkFailed
-
-Round = dict[str, list[float]]
 
 
 class Contender:
@@ -107,4 +106,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C reaches the whole group; the caller says so
+        main()

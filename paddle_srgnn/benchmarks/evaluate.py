@@ -8,7 +8,7 @@ import numpy as np
 
 from ..config import load_recipe
 from ..datasets import load_dataset
-from .workload import load_reference, padded_samples
+from .workload import PaddedSamples, load_reference
 
 BATCH, DIM = 512, 100
 
@@ -47,11 +47,10 @@ def reference(data: str, file: str, length: int):
     model.eval()
 
     def run_pass():
-        hits = 0
+        samples, hits = PaddedSamples(dataset.test, length), 0
         with paddle.no_grad():
             for first in range(0, dataset.test.n_samples, BATCH):
-                samples = np.arange(first, min(first + BATCH, dataset.test.n_samples))
-                rows, target = padded_samples(dataset.test, samples, length)
+                rows, target = samples.batch(np.arange(first, min(first + BATCH, dataset.test.n_samples)))
                 user_emb = model(paddle.to_tensor(rows), None, None, train=False)["user_emb"]
                 scores = paddle.matmul(user_emb, model.output_items(), transpose_y=True)
                 _, best = paddle.topk(scores, 20, axis=1)

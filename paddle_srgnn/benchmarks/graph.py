@@ -44,13 +44,15 @@ def ours_padded():
 
 
 def ours_packed():
-    """What training builds: arrays from the flat clicks of a batch."""
+    """What training builds from the flat clicks of a batch, turned into tensors."""
+    import paddle
+
     from ..graph import packed_graph
 
     def build(n_rows: int, length: int):
         sessions = random_sessions(n_rows, length, N_ITEMS)
         clicks, lengths = np.concatenate(sessions), np.array([len(session) for session in sessions])
-        return lambda: packed_graph(clicks, lengths)
+        return lambda: [paddle.to_tensor(array) for array in packed_graph(clicks, lengths)]
 
     return _round(build, 5)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import load_recipe
 from ..datasets import load_dataset
-from .workload import load_reference, padded_samples
+from .workload import PaddedSamples, load_reference
 
 STEPS = 12  # in a round
 SIZE = {"dim": 100, "learning_rate": 1e-3}
@@ -138,12 +138,12 @@ def recipe_beside_the_floor(data: str, batch: int):
 
 
 def _padded_batches(data: str, batch: int, length: int):
-    dataset = load_dataset(data)
+    samples = PaddedSamples(load_dataset(data).train, length)
     rng = np.random.default_rng(0)
     while True:
-        order = rng.permutation(dataset.train.n_samples)
+        order = rng.permutation(len(samples.positions))
         for first in range(0, len(order) - batch + 1, batch):
-            yield padded_samples(dataset.train, order[first : first + batch], length)
+            yield samples.batch(order[first : first + batch])
 
 
 def reference(data: str, batch: int, length: int, file: str):

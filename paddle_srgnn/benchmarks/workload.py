@@ -50,15 +50,26 @@ def padded(sessions: list[np.ndarray], length: int) -> np.ndarray:
     return rows
 
 
-def padded_samples(sessions: Sessions, samples: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """The inputs (B, length) and targets (B,) of the samples with the given numbers, int64, for padded models."""
-    positions = sessions.sample_positions()[samples]
-    starts = np.maximum(sessions.sample_starts(positions), positions - length)
-    columns = starts[:, None] + np.arange(length)  # (B, length)
-    inside = columns < positions[:, None]
-    return np.where(inside, sessions.items[np.where(inside, columns, 0)], 0).astype(np.int64), sessions.items[
-        positions
-    ].astype(np.int64)
+class PaddedSamples:
+    """Batches for padded models; what does not change from batch to batch is computed once, as ours does.
+
+    Args:
+        sessions: where the samples lie.
+        length: L, how many of the most recent clicks are kept.
+    """
+
+    def __init__(self, sessions: Sessions, length: int):
+        self.items, self.length = np.asarray(sessions.items), length
+        self.positions = sessions.sample_positions()
+        self.starts = np.maximum(sessions.sample_starts(self.positions), self.positions - length)
+
+    def batch(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs (B, L) and targets (B,) of the samples with the given numbers, int64."""
+        positions = self.positions[samples]
+        columns = self.starts[samples][:, None] + np.arange(self.length)  # (B, L)
+        inside = columns < positions[:, None]
+        rows = np.where(inside, self.items[np.where(inside, columns, 0)], 0)
+        return rows.astype(np.int64), self.items[positions].astype(np.int64)
 
 
 def timed(work: Callable[[], object], repeat: int) -> list[float]:

@@ -67,15 +67,8 @@ def _count(user_emb, candidates, target, first_sample: int) -> tuple[np.ndarray,
     """`greater` and `equals` of the samples whose vectors (b, d) and targets (b,) are given, each (b,) int64."""
     scores = paddle.matmul(user_emb, candidates, transpose_y=True)  # (b, V)
     own = paddle.gather(scores.reshape([-1]), paddle.arange(len(target)) * scores.shape[1] + target)  # (b,)
-    if scores.place.is_cpu_place():
-        counts = np.empty((len(target), 3), dtype=np.int64)
-        in_row_blocks(_count_rows, memory_of(scores), memory_of(own)[:, None], counts)
-        greater, equals, finite = counts.T
-    else:
-        # A sum is finite only if all its terms are.
-        finite = paddle.isfinite(scores.sum(axis=1)).numpy()
-        greater, equals = (relation(scores, own.unsqueeze(1)) for relation in (paddle.greater_than, paddle.equal))
-        greater, equals = (paddle.count_nonzero(mask, axis=1).numpy() for mask in (greater, equals))
+    compare = _compare_on_cpu if scores.place.is_cpu_place() else _compare
+    greater, equals, finite = compare(scores, own)
     if not finite.all():
         sample = first_sample + int(np.argmin(finite))
         raise WorkFailed(
@@ -84,10 +77,26 @@ def _count(user_emb, candidates, target, first_sample: int) -> tuple[np.ndarray,
     return greater, equals - 1  # the target equals itself
 
 
-def _count_rows(scores: np.ndarray, own: np.ndarray, counts: np.ndarray) -> None:
-    counts[:, 0] = np.count_nonzero(scores > own, axis=1)
-    counts[:, 1] = np.count_nonzero(scores == own, axis=1)
-    counts[:, 2] = np.isfinite(scores.sum(axis=1))  # a sum is finite only if all its terms are
+def _compare(scores, own) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many of the scores (b, V) exceed `own` (b,), how many equal it, and whether all are finite: each (b,)."""
+    greater, equals = (
+        paddle.count_nonzero(relation(scores, own.unsqueeze(1)), axis=1).numpy()
+        for relation in (paddle.greater_than, paddle.equal)
+    )
+    return greater, equals, paddle.isfinite(scores.sum(axis=1)).numpy()  # a sum is finite only if all its terms are
+
+
+def _compare_on_cpu(scores, own) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same by numpy in Paddle's own memory, on every core."""
+
+    def compare(scores: np.ndarray, own: np.ndarray, counts: np.ndarray) -> None:
+        counts[:, 0] = np.count_nonzero(scores > own, axis=1)
+        counts[:, 1] = np.count_nonzero(scores == own, axis=1)
+        counts[:, 2] = np.isfinite(scores.sum(axis=1))
+
+    counts = np.empty((len(own), 3), dtype=np.int64)
+    in_row_blocks(compare, memory_of(scores), memory_of(own)[:, None], counts)
+    return tuple(counts.T)
 
 
 def evaluate(

@@ -20,6 +20,7 @@ from ..files import remove_leftovers, write_csv
 from ..model import SRGNN
 from ..runtime import import_paddle, in_row_blocks, seed_everything
 from .checkpoint import Checkpoint, Progress, find_checkpoint, load_model, read_checkpoint, restore, save_checkpoint
+from .run import describe_dataset
 
 paddle = import_paddle()
 logger = logging.getLogger(__name__)
@@ -46,10 +47,7 @@ class Training:
         self.train, self.valid = split_validation(dataset, settings)
         seed_everything(settings.seed)
         self.model = SRGNN(settings.model_config(dataset.n_items))
-        self.adam = paddle.optimizer.Adam(
-            learning_rate=settings.learning_rate,
-            parameters=self.model.parameters(),
-        )
+        self.adam = paddle.optimizer.Adam(settings.learning_rate, parameters=self.model.parameters())
         self.progress = Progress()
         if checkpoint is not None:
             restore(checkpoint, self.model, self.adam)
@@ -189,7 +187,7 @@ class Training:
 
     def _save(self, names: list[str]) -> None:
         self._catch_up()
-        dataset = {"name": self.dataset.name, "path": str(self.dataset.path), "hash": self.dataset.hash}
+        dataset = describe_dataset(self.dataset)
         save_checkpoint(self.run, names, self.model, self.adam, self.settings, dataset, self.progress)
 
     def test(self, ks: tuple[int, ...] = KS) -> tuple[int, dict[str, float]]:

@@ -37,6 +37,7 @@ class RunConfig:
 
 
 def describe_dataset(dataset: SessionDataset) -> dict:
+    """How a run and its checkpoints name their dataset; `load_dataset` takes the path."""
     path = "sample" if dataset.path is None else str(dataset.path.resolve())
     return {"name": dataset.name, "path": path, "hash": dataset.hash}
 

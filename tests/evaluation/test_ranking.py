@@ -69,6 +69,14 @@ def test_scores_that_are_not_finite_are_an_error_that_names_the_sample(model, ri
         count_ranks(model, ring.test, 16, 70)
 
 
+def test_the_way_of_other_devices_counts_the_same():
+    scores = np.random.default_rng(2).integers(0, 9, (8, 30)).astype(np.float32)
+    scores[3, 4], scores[5, 6] = np.nan, np.inf
+    tensors = paddle.to_tensor(scores), paddle.to_tensor(scores[:, 0].copy())
+    for found, expected in zip(ranking._compare(*tensors), ranking._compare_on_cpu(*tensors), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_the_first_bad_sample_is_named_across_batches(model, ring, monkeypatch):
     encode, calls = model.encode, 0
 

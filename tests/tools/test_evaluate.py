@@ -149,3 +149,14 @@ def test_truncated_weights_are_refused(run, refused, tmp_path):
     path = last_checkpoint(tmp_path / "cut") / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     assert "truncated or altered" in refused("evaluate", tmp_path / "cut")
+
+
+def test_a_run_finds_its_own_data_again_from_anywhere(run_tool, data, tmp_path):
+    """The embedded sample, which has no folder, and a dataset that was named by a relative path."""
+    (tmp_path / "elsewhere").mkdir()
+    tiny = ["--epochs", 1, "--set", "embedding_dim=4"]
+    assert run_tool("train", *tiny, "--out", tmp_path / "sample").returncode == 0
+    assert run_tool("train", *tiny, "--data", data.name, "--out", tmp_path / "ring", cwd=data.parent).returncode == 0
+    for run in ("sample", "ring"):
+        process = run_tool("evaluate", tmp_path / run, "-k", 5, cwd=tmp_path / "elsewhere")
+        assert process.returncode == 0, process.stderr
