@@ -30,14 +30,25 @@ class Settings:
         "paddle", "paddle: Paddle's own; uniform: U(-1/sqrt d, 1/sqrt d)", choices=("paddle", "uniform")
     )
     score_item_zero: bool = _setting(True, "whether the padding item is a class of the training softmax")
+    cosine_scale: float = _setting(
+        0.0, "0: scores are products; else this times the cosine, nodes and clicks of length 1", minimum=0
+    )
+    dropout: float = _setting(0.0, "probability of zeroing a number of a node's vector in training", minimum=0, below=1)
+    positions: int = _setting(0, "0: none; else how many of the last positions have a vector of their own", minimum=0)
+    label_smoothing: float = _setting(0.0, "share of the label spread over all items", minimum=0, below=1)
     max_session_length: int = _setting(70, "how many of a session's most recent clicks are read", minimum=1)
     # The optimiser
-    learning_rate: float = _setting(0.001, "Adam's step size in the first epoch", minimum=0)
+    learning_rate: float = _setting(0.001, "Adam's step size at first, or after the warm-up", minimum=0)
+    lr_schedule: str = _setting(
+        "steps", "steps: as lr_decay says; cosine: warm-up, then half a cosine to 0", choices=("steps", "cosine")
+    )
+    warmup_steps: int = _setting(0, "steps over which lr_schedule=cosine rises to the step size", minimum=0)
     weight_decay: float = _setting(0.0, "L2 penalty, added to the gradient of every parameter", minimum=0)
     batch_size: int = _setting(512, "samples in a batch", minimum=1)
     epochs: int = _setting(7, "passes over the training samples", minimum=1)
     lr_decay_after: tuple[int, ...] = _setting((), "epochs after which the step size is times lr_decay", minimum=1)
     lr_decay: float = _setting(0.1, "the factor of lr_decay_after", minimum=0)
+    ema_decay: float = _setting(0.0, "0: none; else the weights to use are this moving average's", minimum=0, below=1)
     seed: int = _setting(0, "decides the initialisation and the order of samples", minimum=0)
     # Validation
     valid_fraction: float = _setting(0.0, "share of training sessions, the latest, for validation", minimum=0, below=1)
@@ -51,12 +62,23 @@ class Settings:
 
     def model_config(self, n_items: int) -> dict[str, Any]:
         """The `config` of SRGNN."""
-        keys = ("embedding_dim", "step", "initialization", "score_item_zero")
+        keys = ("embedding_dim", "step", "initialization", "score_item_zero",
+                "cosine_scale", "dropout", "positions", "label_smoothing")  # fmt: skip
         return {"n_items": n_items, **{key: getattr(self, key) for key in keys}}
 
-    def learning_rate_in(self, epoch: int) -> float:
-        """Adam's step size in the given epoch, counted from 1."""
-        return self.learning_rate * self.lr_decay ** sum(epoch > after for after in self.lr_decay_after)
+    def learning_rate_at(self, step: int, steps_in_epoch: int) -> float:
+        """Adam's step size in the given step, counted from 0 over all epochs.
+
+        With `cosine` it rises linearly for `warmup_steps`, then falls as half a cosine that would be 0 after the last
+        step (Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts).
+        """
+        if self.lr_schedule == "steps":
+            epoch = step // steps_in_epoch + 1
+            return self.learning_rate * self.lr_decay ** sum(epoch > after for after in self.lr_decay_after)
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        after_warmup = self.epochs * steps_in_epoch - self.warmup_steps
+        return self.learning_rate * (1 + math.cos(math.pi * (step - self.warmup_steps) / after_warmup)) / 2
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .graph import PackedGraph, packed_graph, padded_graph, unpad
-from .losses import full_softmax
+from .losses import full_softmax, unit_rows
 from .runtime import import_paddle
 
 paddle = import_paddle()
@@ -106,6 +106,15 @@ class SRGNN(nn.Layer):
             - `initialization`: "paddle" (the default, and what the reference really does: it builds initialisers
               without applying them), or "uniform": U(-1/sqrt(d), 1/sqrt(d)) for every parameter, as the authors do.
             - `score_item_zero`: whether the padding item is a candidate; True by default, as in the reference.
+            - `cosine_scale`: where it is not 0, a score is that times the cosine between session and item, and nodes
+              and clicks are unit vectors too, before the graph network and before the readout (Gupta et al., "NISER:
+              Normalized Item and Session Representations", 2019): popular items cannot win by their vectors' length.
+            - `dropout`: probability with which each number of the node vectors is zeroed before the graph network,
+              the others growing to make up for it; in training mode only (as NISER).
+            - `positions`: where it is not 0, the n-th click from the session's end has the n-th row of a table of that
+              many added to its vector after the graph network (reversed positions: Wang et al., "GCE-GNN", SIGIR
+              2020, which concatenates them); clicks further back share the last row.
+            - `label_smoothing`: the share of the label that is spread over all candidates, see `losses.full_softmax`.
 
     Raises:
         ValueError: a key is missing or a value impossible.
@@ -124,6 +133,16 @@ class SRGNN(nn.Layer):
         self.score_item_zero = config.get("score_item_zero", True)
         if self.initialization not in ("paddle", "uniform"):
             raise ValueError(f"SRGNN config: initialization must be paddle or uniform, found {self.initialization!r}")
+        self.cosine_scale = config.get("cosine_scale", 0.0)
+        self.dropout = config.get("dropout", 0.0)
+        self.positions = config.get("positions", 0)
+        self.label_smoothing = config.get("label_smoothing", 0.0)
+        for key in ("cosine_scale", "positions"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"SRGNN config: {key} must be 0 (off) or more, found {getattr(self, key)}")
+        for key in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ValueError(f"SRGNN config: {key} must be in [0, 1), found {getattr(self, key)}")
 
         # A lookup of item 0 gives zeros and trains nothing, yet its row is trained where it is scored.
         self.item_emb = nn.Embedding(self.n_items, self.embedding_size, padding_idx=0)
@@ -132,6 +151,8 @@ class SRGNN(nn.Layer):
         self.linear_two = nn.Linear(self.embedding_size, self.embedding_size)
         self.linear_three = nn.Linear(self.embedding_size, 1, bias_attr=False)
         self.linear_transform = nn.Linear(self.embedding_size * 2, self.embedding_size)
+        if self.positions:
+            self.pos_emb = nn.Embedding(self.positions, self.embedding_size)
         self.loss_fun = full_softmax
 
         self.reset_parameters()
@@ -182,24 +203,36 @@ class SRGNN(nn.Layer):
         return output
 
     def encode(self, graph: PackedGraph) -> paddle.Tensor:
-        """The session vectors (B, d) of a batch of packed graphs, whose arrays are tensors (equations 1 to 7)."""
-        hidden = F.embedding(graph.items, self.item_emb.weight, padding_idx=0)  # (N, d)
+        """The session vectors (B, d) of a batch of packed graphs, whose arrays are tensors (equations 1 to 7).
+
+        Their products with `output_items()` are the scores.
+        """
+        unit = unit_rows if self.cosine_scale else lambda vectors: vectors
+        hidden = unit(F.embedding(graph.items, self.item_emb.weight, padding_idx=0))  # (N, d)
+        hidden = F.dropout(hidden, self.dropout, training=self.training)
         hidden = self.gnn.propagate(graph, hidden)  # (N, d)
         seq_hidden = F.embedding(graph.click_node, hidden)  # (C, d)
+        if self.positions:
+            last = paddle.gather(graph.last_click, graph.click_session)  # (C,)
+            from_end = (last - paddle.arange(len(last))).clip(max=self.positions - 1)  # (C,), 0 for the last click
+            seq_hidden = seq_hidden + self.pos_emb(from_end)
+        seq_hidden = unit(seq_hidden)
         ht = F.embedding(graph.last_click, seq_hidden)  # (B, d), the local preference s_l
         q1 = F.embedding(graph.click_session, self.linear_one(ht))  # (C, d)
         q2 = self.linear_two(seq_hidden)  # (C, d)
         alpha = self.linear_three(F.sigmoid(q1 + q2))  # (C, 1), without a softmax
         a = paddle.index_add(paddle.zeros_like(ht), graph.click_session, 0, alpha * seq_hidden)  # (B, d), s_g
-        return self.linear_transform(paddle.concat([a, ht], axis=1))  # (B, d)
+        user_emb = self.linear_transform(paddle.concat([a, ht], axis=1))  # (B, d)
+        return unit(user_emb) * self.cosine_scale if self.cosine_scale else user_emb
 
     def calculate_loss(self, user_emb: paddle.Tensor, pos_item: paddle.Tensor) -> paddle.Tensor:
         """Mean cross-entropy of the next items (B,) over all candidates, a scalar."""
-        return self.loss_fun(user_emb, self.item_emb.weight, pos_item, first_candidate=int(not self.score_item_zero))
+        first_candidate = int(not self.score_item_zero)
+        return self.loss_fun(user_emb, self.output_items(), pos_item, first_candidate, self.label_smoothing)
 
     def output_items(self) -> paddle.Tensor:
-        """The item table (n_items, d)."""
-        return self.item_emb.weight
+        """The item table (n_items, d); with `cosine_scale` of unit vectors."""
+        return unit_rows(self.item_emb.weight) if self.cosine_scale else self.item_emb.weight
 
     def gather_indexes(self, output: paddle.Tensor, gather_index: paddle.Tensor) -> paddle.Tensor:
         """From output (B, L, d) the vector at position gather_index (B,) of each row: (B, d)."""

@@ -5,11 +5,20 @@ from paddle_srgnn.errors import InputError
 
 
 def test_the_recipes_are_what_their_sources_say():
-    assert {"datawhale", "paper"} <= set(recipe_names())
+    assert {"datawhale", "paper", "strong"} <= set(recipe_names())
     paper = load_recipe("paper")
     assert (paper.embedding_dim, paper.step, paper.initialization, paper.score_item_zero) == (100, 1, "uniform", False)
     assert (paper.learning_rate, paper.weight_decay, paper.batch_size, paper.epochs) == (1e-3, 1e-5, 512, 7)
     assert paper.max_session_length == 70
+    assert not any((paper.cosine_scale, paper.dropout, paper.positions, paper.label_smoothing, paper.ema_decay))
+    strong = load_recipe("strong")
+    assert (strong.embedding_dim, strong.cosine_scale, strong.dropout) == (200, 14, 0.3)
+    assert (strong.positions, strong.label_smoothing, strong.ema_decay, strong.lr_schedule) == (
+        70,
+        0.1,
+        0.999,
+        "cosine",
+    )
     datawhale = load_recipe("datawhale")
     assert (datawhale.embedding_dim, datawhale.initialization, datawhale.score_item_zero) == (16, "paddle", True)
     assert (datawhale.learning_rate, datawhale.batch_size, datawhale.max_session_length) == (1e-4, 256, 20)
@@ -17,8 +26,17 @@ def test_the_recipes_are_what_their_sources_say():
 
 def test_the_step_size_falls_after_the_named_epochs():
     paper = load_recipe("paper")
-    rates = [paper.learning_rate_in(epoch) for epoch in range(1, 8)]
-    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-4, 1e-5, 1e-5])
+    rates = [paper.learning_rate_at(step, steps_in_epoch=2) for step in range(14)]
+    assert rates == pytest.approx([1e-3] * 4 + [1e-4] * 6 + [1e-5] * 4)
+
+
+def test_the_cosine_schedule_rises_then_falls_to_nothing():
+    settings = load_recipe("strong", ["learning_rate=0.8", "warmup_steps=4", "epochs=3"])
+    rates = [settings.learning_rate_at(step, steps_in_epoch=4) for step in range(13)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
+    assert rates[6] == pytest.approx(0.4 * (1 + 2**-0.5)) and rates[8] == pytest.approx(0.4)
+    assert rates[12] == pytest.approx(0, abs=1e-12)
+    assert load_recipe("strong", ["epochs=1"]).learning_rate_at(2, steps_in_epoch=3) == pytest.approx(3e-3 / 200)
 
 
 def test_changes_are_converted_to_the_settings_types():
@@ -79,4 +97,8 @@ def test_the_models_config_holds_the_layers_settings():
         "step": 1,
         "initialization": "paddle",
         "score_item_zero": True,
+        "cosine_scale": 0.0,
+        "dropout": 0.0,
+        "positions": 0,
+        "label_smoothing": 0.0,
     }

@@ -3,7 +3,7 @@ import paddle
 import pytest
 
 from paddle_srgnn import losses, runtime
-from paddle_srgnn.losses import full_softmax
+from paddle_srgnn.losses import full_softmax, unit_rows
 
 
 @pytest.fixture
@@ -32,6 +32,48 @@ def test_it_is_the_cross_entropy_of_the_scores(batch, first_candidate):
     assert ours[0] == pytest.approx(theirs[0], abs=1e-6)
     for found, expected in zip(ours[1:], theirs[1:], strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("first_candidate", [0, 1])
+def test_a_smoothed_label_is_paddles_soft_label(batch, first_candidate):
+    def theirs(user_emb, table, target):
+        scores = paddle.matmul(user_emb, table[first_candidate:], transpose_y=True)
+        one_hot = paddle.nn.functional.one_hot(target - first_candidate, scores.shape[1])
+        soft = paddle.nn.functional.label_smooth(one_hot, epsilon=0.3)
+        return paddle.nn.functional.cross_entropy(scores, soft, soft_label=True)
+
+    ours = loss_and_gradients(full_softmax, *batch, first_candidate=first_candidate, label_smoothing=0.3)
+    for found, expected in zip(ours, loss_and_gradients(theirs, *batch), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    if first_candidate:
+        assert not ours[2][0].any()
+
+
+def test_a_hand_worked_smoothed_loss():
+    """The probabilities are 1/4 and 3/4; a fifth of the label is spread, so it is 1/10 and 9/10."""
+    user_emb, table = np.array([[1.0]], np.float32), np.array([[0.0], [np.log(3)]], np.float32)
+    loss, _, grad_table = loss_and_gradients(full_softmax, user_emb, table, np.array([1]), label_smoothing=0.2)
+    assert loss == pytest.approx(-0.1 * np.log(0.25) - 0.9 * np.log(0.75), abs=1e-6)
+    np.testing.assert_allclose(grad_table, 3 * np.array([[0.25 - 0.1], [0.75 - 0.9]]), atol=1e-6)
+
+
+@pytest.mark.parametrize("n_rows", [5, 40_000])
+def test_unit_rows_are_paddles_own(n_rows):
+    """Few rows are done by one thread, many in blocks by all."""
+    rng = np.random.default_rng(3)
+    vectors, weight = rng.normal(size=(2, n_rows, 8)).astype(np.float32)
+    results = []
+    for unit in (unit_rows, lambda tensor: paddle.nn.functional.normalize(tensor, axis=1)):
+        tensor = paddle.to_tensor(vectors, stop_gradient=False)
+        rows = unit(tensor)
+        (rows * paddle.to_tensor(weight)).sum().backward()
+        results.append((rows.numpy(), tensor.grad.numpy()))
+    np.testing.assert_allclose(results[0][0], results[1][0], atol=1e-6)
+    np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-5)
+
+
+def test_a_row_of_zeros_stays_one():
+    assert not unit_rows(paddle.zeros([2, 4])).numpy().any()
 
 
 def test_a_hand_worked_loss():

@@ -154,6 +154,70 @@ def test_item_zero_is_a_candidate_only_by_the_switch():
         assert model.item_emb.weight.grad.numpy()[0].any() == score_item_zero
 
 
+SWITCHES = {"cosine_scale": 12.0, "dropout": 0.5, "positions": 4, "label_smoothing": 0.2}
+
+
+@pytest.mark.parametrize("switch", [None, *SWITCHES])
+def test_a_switch_that_is_off_changes_nothing(switch):
+    """Off by default; on, each makes another loss; only positions add a parameter."""
+    switches = {} if switch is None else {switch: SWITCHES[switch]}
+    plain, switched = small_model(), small_model(**switches)
+    extra = set(switched.state_dict()) - set(plain.state_dict())
+    assert extra == ({"pos_emb.weight"} if switch == "positions" else set())
+    switched.set_state_dict({**switched.state_dict(), **plain.state_dict()})
+    losses = [model(np.array([[1, 2, 3, 2]]), None, np.array([5]))["loss"].item() for model in (plain, switched)]
+    assert (losses[0] == losses[1]) == (switch is None)
+
+
+def test_cosine_scores_are_the_scale_times_the_cosine_and_blind_to_lengths():
+    model = small_model(cosine_scale=12.0)
+    before = user_emb(model, [[1, 2, 3, 2], [4]])
+    scores = before @ model.output_items().numpy().T
+    vectors = model.item_emb.weight.numpy()[1:]
+    cosine = before @ (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T / 12
+    np.testing.assert_allclose(scores[:, 1:], 12 * cosine, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(before, axis=1), 12, rtol=1e-5)
+    model.item_emb.weight.set_value(model.item_emb.weight * paddle.arange(1, 14, dtype="float32").unsqueeze(1))
+    np.testing.assert_allclose(user_emb(model, [[1, 2, 3, 2], [4]]), before, atol=1e-4)
+    np.testing.assert_allclose(before @ model.output_items().numpy().T, scores, atol=1e-4)
+
+
+def test_with_cosine_scores_the_readout_sees_clicks_of_length_one(monkeypatch):
+    model, seen = small_model(cosine_scale=12.0), []
+    model.linear_two.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].numpy()))
+    propagate = model.gnn.propagate
+    monkeypatch.setattr(
+        model.gnn, "propagate", lambda graph, nodes: seen.append(nodes.numpy()) or propagate(graph, nodes)
+    )
+    user_emb(model, [[1, 2, 3, 2], [4]])
+    assert [rows.shape for rows in seen] == [(4, 6), (5, 6)]
+    for rows in seen:
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+
+
+def test_dropout_zeroes_node_vectors_in_training_only(monkeypatch):
+    model, seen = small_model(dropout=0.25), []
+    monkeypatch.setattr(model.gnn, "propagate", lambda graph, nodes: seen.append(nodes.numpy()) or nodes)
+    sessions = [[item] for item in range(1, 13)] * 100
+    for train in (True, False):
+        model.train() if train else model.eval()
+        user_emb(model, sessions, 1)
+    training, evaluation = seen
+    np.testing.assert_array_equal(evaluation, model.item_emb.weight.numpy()[[*range(1, 13)] * 100])
+    kept = training != 0
+    assert kept.mean() == pytest.approx(0.75, abs=0.02)
+    np.testing.assert_allclose(training[kept], (evaluation / 0.75)[kept], rtol=1e-5)
+
+
+def test_positions_count_from_the_last_click_and_the_rest_share_one(monkeypatch):
+    model, seen = small_model(positions=3), []
+    monkeypatch.setattr(model.gnn, "propagate", lambda graph, hidden: paddle.zeros_like(hidden))
+    model.linear_two.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].numpy()))
+    user_emb(model, [[1, 2, 3, 2, 4], [7, 8]])
+    table = model.pos_emb.weight.numpy()
+    np.testing.assert_array_equal(seen[0], table[[2, 2, 2, 1, 0, 1, 0]])
+
+
 @pytest.mark.parametrize(
     "item_seq, item, message",
     [
@@ -176,6 +240,8 @@ def test_forward_refuses_what_it_cannot_read(item_seq, item, message):
         ({"embedding_dim": 6, "step": 1}, "n_items"),
         ({"embedding_dim": 0, "step": 1, "n_items": 3}, "embedding_dim"),
         ({"embedding_dim": 6, "step": 1, "n_items": 3, "initialization": "he"}, "initialization"),
+        ({"embedding_dim": 6, "step": 1, "n_items": 3, "cosine_scale": -1.0}, "cosine_scale"),
+        ({"embedding_dim": 6, "step": 1, "n_items": 3, "dropout": 1.0}, "dropout"),
     ],
 )
 def test_an_impossible_config_is_refused(config, message):

@@ -94,6 +94,11 @@ def resumed(args: argparse.Namespace):
     for key, value in vars(settings).items():
         if key != "epochs" and value != (own := getattr(config.settings, key)):
             raise InputError(f"{key}={value}: the run to resume has {key}={own}; only --epochs may change")
+    if settings.lr_schedule == "cosine" and settings.epochs != config.settings.epochs:
+        raise InputError(
+            f"epochs={settings.epochs}: the run to resume follows a cosine over {config.settings.epochs} epochs, "
+            "which cannot change under way; train anew with --epochs"
+        )
     dataset = load_dataset(args.data or config.dataset["path"])
     if dataset.hash != config.dataset["hash"]:
         raise InputError(

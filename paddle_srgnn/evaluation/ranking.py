@@ -48,7 +48,7 @@ def count_ranks(
     rows = max(1, SCORES_AT_ONCE // model.n_items)
     done = 0
     with paddle.no_grad():
-        candidates = model.item_emb.weight[1:]  # (V, d)
+        candidates = model.output_items()[1:]  # (V, d)
         for graph, target in sample_batches(SampleBatches(sessions, batch_size, max_session_length)):
             user_emb = model.encode(graph)  # (B, d)
             for first in range(0, len(target), rows):

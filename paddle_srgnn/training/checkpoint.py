@@ -1,7 +1,8 @@
 """Checkpoints: safetensors and JSON, whole or absent, never unpickled; and the folder of a run around them.
 
     RUN/checkpoints/step-00001405/model.safetensors     the weights to use, under the reference's keys
-                                  training.safetensors  the optimiser's state, under the parameters' names
+                                  training.safetensors  the optimiser's state, under the parameters' names, and
+                                                        the weights trained where those to use are their average
                                   state.json            progress, settings, dataset, hashes of the other two
     RUN/checkpoints/last, best                          one line naming the checkpoint folder
 
@@ -29,6 +30,7 @@ paddle = import_paddle()
 
 FORMAT = 1
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+WEIGHT = "weight"  # beside the names of Adam's own state in TRAINING
 
 
 @dataclasses.dataclass
@@ -60,12 +62,17 @@ def save_checkpoint(
     run: Path,
     names: list[str],
     model: SRGNN,
+    trained: SRGNN,
     adam: paddle.optimizer.Adam,
     settings: Settings,
     dataset: dict,
     progress: Progress,
 ) -> None:
     """Write a checkpoint and point `names` (last, best) of the run at it; checkpoints without a name are removed.
+
+    Args:
+        model: has the weights to use.
+        trained: has those that Adam changes; the same model where none are averaged.
 
     Raises:
         WorkFailed: a weight is not finite; the names stay where they were.
@@ -79,7 +86,7 @@ def save_checkpoint(
     folder = _free_folder(run / "checkpoints", progress.step)
     with atomic_folder(folder) as temporary:
         save_file(weights, temporary / MODEL)
-        save_file(_optimizer_arrays(model, adam), temporary / TRAINING)
+        save_file(_training_arrays(model, trained, adam), temporary / TRAINING)
         state = {
             "format": FORMAT,
             "settings": dataclasses.asdict(settings),
@@ -200,25 +207,33 @@ def check_fits(checkpoint: Checkpoint, dataset: SessionDataset) -> None:
             raise InputError(f"{found}: item {number} is {own!r} there and {other!r} here; preprocess the data alike")
 
 
-def restore(checkpoint: Checkpoint, model: SRGNN, adam: paddle.optimizer.Adam) -> None:
-    """Put the weights and the optimiser's state of a checkpoint into a model and its optimiser."""
+def restore(checkpoint: Checkpoint, model: SRGNN, trained: SRGNN, adam: paddle.optimizer.Adam) -> None:
+    """Put a checkpoint's weights and optimiser's state into what `save_checkpoint` took them from."""
     _set_weights(model, checkpoint.folder / MODEL)
     arrays = _load_arrays(checkpoint.folder / TRAINING)
-    own = {name: parameter.name for name, parameter in model.named_parameters()}
+    own = dict(trained.named_parameters())
     state = {}
     for key, array in arrays.items():
         name, _, kind = key.rpartition("/")
-        state[f"{own[name]}_{kind}"] = paddle.to_tensor(array)
+        if kind == WEIGHT:
+            own[name].set_value(array)
+        else:
+            state[f"{own[name].name}_{kind}"] = paddle.to_tensor(array)
     adam.set_state_dict(state)
 
 
-def _optimizer_arrays(model: SRGNN, adam: paddle.optimizer.Adam) -> dict[str, np.ndarray]:
-    """Adam's state as "gnn.w_ih/moment1_0": Paddle's keys hold generated names, which no other process knows."""
+def _training_arrays(model: SRGNN, trained: SRGNN, adam: paddle.optimizer.Adam) -> dict[str, np.ndarray]:
+    """Adam's state as "gnn.w_ih/moment1_0": Paddle's keys hold generated names, which no other process knows.
+
+    And the weights as "gnn.w_ih/weight", where they are not the model's.
+    """
     state, arrays = adam.state_dict(), {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained.named_parameters():
         for key, tensor in state.items():
             if key.startswith(parameter.name + "_"):
                 arrays[f"{name}/{key[len(parameter.name) + 1 :]}"] = tensor.numpy()
+        if trained is not model:
+            arrays[f"{name}/{WEIGHT}"] = parameter.numpy()
     return arrays
 
 

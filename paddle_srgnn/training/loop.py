@@ -48,9 +48,13 @@ class Training:
         seed_everything(settings.seed)
         self.model = SRGNN(settings.model_config(dataset.n_items))
         self.adam = paddle.optimizer.Adam(settings.learning_rate, parameters=self.model.parameters())
+        self.averaged = self.model  # the weights to use
+        if settings.ema_decay:
+            self.averaged = SRGNN(settings.model_config(dataset.n_items))
+            self.averaged.set_state_dict(self.model.state_dict())
         self.progress = Progress()
         if checkpoint is not None:
-            restore(checkpoint, self.model, self.adam)
+            restore(checkpoint, self.averaged, self.model, self.adam)
             self.progress = checkpoint.progress
         self._unread: list[tuple[paddle.Tensor, int]] = []  # the last steps' losses and numbers of samples
         self._clock = 0.0  # when the time of the last steps began
@@ -93,7 +97,6 @@ class Training:
     def _train_epoch(self, interruption: _Interruption) -> None:
         """The rest of the epoch under way."""
         settings, progress = self.settings, self.progress
-        self.adam.set_lr(settings.learning_rate_in(progress.epoch))
         self.model.train()
         seen = progress.steps_in_epoch * settings.batch_size
         order = epoch_order(self.train.n_samples, settings.seed, progress.epoch)[seen:]
@@ -118,11 +121,17 @@ class Training:
         self._catch_up()
 
     def _step(self, batch: Batch) -> None:
+        settings, step = self.settings, self.progress.step
+        self.adam.set_lr(settings.learning_rate_at(step, self._steps_in_epoch()))
+        if settings.dropout:  # drawn from the step's number alone, so that a resumed training draws the same
+            paddle.seed(int(np.random.default_rng([settings.seed, step]).integers(2**31)))
         loss = self.model.calculate_loss(self.model.encode(batch.graph), batch.target)
         loss.backward()
-        add_l2(self.model.parameters(), self.settings.weight_decay)
+        add_l2(self.model.parameters(), settings.weight_decay)
         self.adam.step()
         self.adam.clear_grad(set_to_zero=False)
+        if settings.ema_decay:
+            average(self.averaged, self.model, settings.ema_decay, step + 1)
         self._unread.append((loss.detach(), len(batch.target)))
         self.progress.step += 1
         self.progress.steps_in_epoch += 1
@@ -155,7 +164,7 @@ class Training:
             "epoch": progress.epoch,
             "step": progress.step,
             "loss": progress.loss_sum / self.train.n_samples,
-            "lr": settings.learning_rate_in(progress.epoch),
+            "lr": settings.learning_rate_at(progress.step - 1, self._steps_in_epoch()),
             "seconds": round(progress.seconds, 3),
             "samples_per_second": round(self.train.n_samples / max(progress.seconds, 1e-9), 1),
         }
@@ -166,7 +175,7 @@ class Training:
         return row
 
     def _evaluate(self, sessions: Sessions, split: str, ks: tuple[int, ...]) -> dict[str, float]:
-        metrics = evaluate(self.model, sessions, self.settings, ks, f"evaluating {split}")
+        metrics = evaluate(self.averaged, sessions, self.settings, ks, f"evaluating {split}")
         return {f"{split}_{name}": value for name, value in metrics.items()}
 
     def _end_epoch(self, row: dict) -> None:
@@ -188,7 +197,7 @@ class Training:
     def _save(self, names: list[str]) -> None:
         self._catch_up()
         dataset = describe_dataset(self.dataset)
-        save_checkpoint(self.run, names, self.model, self.adam, self.settings, dataset, self.progress)
+        save_checkpoint(self.run, names, self.averaged, self.model, self.adam, self.settings, dataset, self.progress)
 
     def test(self, ks: tuple[int, ...] = KS) -> tuple[int, dict[str, float]]:
         """Evaluate the run's reported checkpoint on the test set and note the figures in metrics.csv.
@@ -222,6 +231,25 @@ def add_l2(parameters: list[paddle.Tensor], weight_decay: float) -> None:
                     in_row_blocks(add, parameter.grad, parameter)
                 else:
                     add(parameter.grad, parameter)
+
+
+def average(averaged: SRGNN, model: SRGNN, decay: float, updates: int) -> None:
+    """Move the averaged weights towards the model's, whose share in the `updates`-th update is 1 - the decay.
+
+    The decay is that of an exponential moving average (Polyak and Juditsky, 1992, average evenly), but smaller in the
+    first updates, (1 + n) / (10 + n), so that the average soon forgets the initialisation.
+    """
+    share = 1 - min(decay, (1 + updates) / (10 + updates))
+
+    def move(mean: paddle.Tensor, weight: paddle.Tensor) -> None:
+        mean.add_((weight - mean) * share)
+
+    with paddle.no_grad():
+        for mean, weight in zip(averaged.parameters(), model.parameters(), strict=True):
+            if weight.ndim == 2 and weight.place.is_cpu_place():
+                in_row_blocks(move, mean, weight)
+            else:
+                move(mean, weight)
 
 
 def split_validation(dataset: SessionDataset, settings: Settings) -> tuple[Sessions, Sessions | None]:

@@ -39,7 +39,7 @@ def step(model, adam):
 
 def save(run, model, adam, names=("last",), **progress):
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-    save_checkpoint(run, list(names), model, adam, SETTINGS, DATASET, Progress(**progress))
+    save_checkpoint(run, list(names), model, model, adam, SETTINGS, DATASET, Progress(**progress))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_another_model_of_the_process_goes_on_alike(run):
     one, adam = trained(0)
     other, other_adam = trained(3)  # Paddle numbers its parameters differently
     for model, optimizer in ((one, adam), (other, other_adam)):
-        restore(read_checkpoint(last_checkpoint(run)), model, optimizer)
+        restore(read_checkpoint(last_checkpoint(run)), model, model, optimizer)
         step(model, optimizer)
     for (name, a), (_, b) in zip(one.named_parameters(), other.named_parameters(), strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=name)

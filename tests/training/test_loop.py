@@ -9,7 +9,7 @@ from paddle_srgnn.config import load_recipe
 from paddle_srgnn.datasets.samples import SampleBatches, sample_batches
 from paddle_srgnn.errors import InputError, WorkFailed
 from paddle_srgnn.training import loop
-from paddle_srgnn.training.checkpoint import find_checkpoint, last_checkpoint, read_checkpoint
+from paddle_srgnn.training.checkpoint import find_checkpoint, last_checkpoint, load_model, read_checkpoint
 from paddle_srgnn.training.loop import Training, split_validation
 
 SMALL = ["embedding_dim=12", "batch_size=64", "learning_rate=0.02", "epochs=4", "lr_decay_after=3"]
@@ -22,9 +22,9 @@ def run(tmp_path):
     return folder
 
 
-def train(dataset, run, *changes, resume=False) -> Training:
+def train(dataset, run, *changes, resume=False, recipe="paper") -> Training:
     checkpoint = read_checkpoint(last_checkpoint(run)) if resume else None
-    training = Training(dataset, load_recipe("paper", SMALL + list(changes)), run, checkpoint)
+    training = Training(dataset, load_recipe(recipe, SMALL + list(changes)), run, checkpoint)
     training.fit()
     return training
 
@@ -54,6 +54,41 @@ def test_it_learns_the_ring(ring, run):
     assert table[-1]["test_P@1"] == "100.0" and table[0]["test_P@1"] == ""
 
 
+def test_the_strong_recipe_learns_the_ring(ring, run):
+    training = train(ring, run, "epochs=12", "warmup_steps=10", recipe="strong")
+    assert training.test((1, 5))[1]["P@1"] == 100
+    rates = [float(row["lr"]) for row in rows(run)]
+    assert rates[0] == pytest.approx(0.02 * 8 / 10)  # the epoch's last step, of eight, in the warm-up
+    assert rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True) and rates[-1] < 1e-4
+
+
+def test_the_weights_to_use_are_the_average_of_those_trained(ring, run):
+    from safetensors.numpy import load_file
+
+    training = Training(ring, load_recipe("paper", [*SMALL, "ema_decay=0.5"]), run)
+    expected = training.model.linear_one.weight.numpy()
+    for number, batch in enumerate(sample_batches(SampleBatches(ring.train, 64, 70)), start=1):
+        training._step(batch)
+        share = 1 - min(0.5, (1 + number) / (10 + number))
+        expected = expected + share * (training.model.linear_one.weight.numpy() - expected)
+    np.testing.assert_allclose(training.averaged.linear_one.weight.numpy(), expected, atol=1e-6)
+    (run / "checkpoints").mkdir()
+    training._save(["last"])
+    for file, key, model in (("model", "{}", training.averaged), ("training", "{}/weight", training.model)):
+        saved = load_file(last_checkpoint(run) / f"{file}.safetensors")
+        np.testing.assert_array_equal(saved[key.format("gnn.w_ih")], model.gnn.w_ih.numpy())
+    evaluated = load_model(read_checkpoint(last_checkpoint(run)))
+    np.testing.assert_array_equal(evaluated.item_emb.weight.numpy(), training.averaged.item_emb.weight.numpy())
+
+
+def test_without_averaging_there_is_one_model_and_no_second_copy_of_its_weights(ring, run):
+    from safetensors.numpy import load_file
+
+    training = train(ring, run, "epochs=1")
+    assert training.averaged is training.model
+    assert not any(key.endswith("/weight") for key in load_file(last_checkpoint(run) / "training.safetensors"))
+
+
 def test_the_loss_of_an_epoch_is_the_mean_over_its_samples(ring, run):
     training = train(ring, run, "epochs=1", "learning_rate=0")
     sessions = ring.train
@@ -77,10 +112,11 @@ def test_l2_is_added_to_the_gradient_as_paddles_own_regulariser_does(ring, run):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=0, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("recipe", ["paper", "strong"])
 @pytest.mark.parametrize("stop_after", [1, 4, 8, 9])
-def test_a_stopped_training_goes_on_to_the_same_bytes(ring, run, tmp_path, monkeypatch, stop_after):
+def test_a_stopped_training_goes_on_to_the_same_bytes(ring, run, tmp_path, monkeypatch, stop_after, recipe):
     """Stopped in the first epoch, in its last step (8 a epoch), at its very end, and in the second epoch."""
-    train(ring, run)
+    train(ring, run, recipe=recipe)
     stopped = tmp_path / "stopped"
     stopped.mkdir()
     step, steps = Training._step, 0
@@ -94,9 +130,9 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(ring, run, tmp_path, monke
 
     monkeypatch.setattr(Training, "_step", counted)
     with pytest.raises(KeyboardInterrupt, match=r"go on with: python tools/train.py --out .*stopped --resume"):
-        train(ring, stopped)
+        train(ring, stopped, recipe=recipe)
     monkeypatch.setattr(Training, "_step", step)
-    train(ring, stopped, resume=True)
+    train(ring, stopped, resume=True, recipe=recipe)
     assert weights(stopped) == weights(run)
     assert results(stopped) == results(run)
 
