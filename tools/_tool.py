@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # A tool runs the package it lies beside, whatever else may be installed.
@@ -54,10 +55,22 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def log_to(path: Path | None = None) -> None:
+def log_to(path: Path | None = None) -> logging.Handler:
     """Send the package's log to stderr, or with dates to the end of a file."""
     handler = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(message)s" if path is None else "%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("paddle_srgnn")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
+    return handler
+
+
+@contextlib.contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """`log_to` a file for a while."""
+    handler = log_to(path)
+    try:
+        yield
+    finally:
+        logging.getLogger("paddle_srgnn").removeHandler(handler)
+        handler.close()

@@ -23,7 +23,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--recipe", help=f"one of {', '.join(recipe_names())} (default: paper)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
     parser.add_argument("--epochs", type=_tool.positive_int, metavar="N", help="passes over the training samples")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the initialisation and the order of samples")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int, metavar="N", help="of the initialisation and the order of samples")
+    seeds.add_argument("--seeds", type=int, nargs="+", metavar="N", help="one run for each, in RUN/seed-N")
     parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: runs/DATA-RECIPE-N)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out from its last checkpoint")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="default: a GPU where there is one")
@@ -34,33 +36,78 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     from paddle_srgnn import runtime
-    from paddle_srgnn.training import run as runs
+
+    plan = [(one, *configured(one)) for one in ([args] if args.seeds is None else of_each_seed(args))]
+    threads = runtime.tune(args.threads)
+    _tool.log_to()
+    try:
+        trained = [train(*run, threads) for run in plan]
+    except KeyboardInterrupt as interrupt:
+        if args.seeds is None:
+            raise
+        folder = plan[0][0].out.parent
+        raise KeyboardInterrupt(f"{interrupt}; all seeds: the same command with --out {folder} --resume") from None
+    if args.seeds is None:
+        report(*plan[0], trained[0])
+    else:
+        report_seeds(plan, trained)
+
+
+def of_each_seed(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """The arguments of each run of --seeds; they lie in one folder."""
+    from paddle_srgnn.datasets import load_dataset
+    from paddle_srgnn.errors import InputError
+    from paddle_srgnn.training.run import next_run_folder
+
+    if len(set(args.seeds)) < len(args.seeds):
+        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: a seed is named twice; name each once")
+    if args.out is None and not args.resume:
+        folder = next_run_folder(load_dataset(args.data or "sample").name, args.recipe or "paper")
+    elif args.out is None:
+        raise InputError("--resume needs --out, the folder of the runs to go on with")
+    elif args.out.exists() and not args.resume:
+        raise InputError(f"--out {args.out} exists already: go on with --resume, or choose another folder")
+    else:
+        folder = args.out
+    runs = ((seed, folder / f"seed-{seed}") for seed in args.seeds)
+    changed = ({"seed": seed, "out": run, "resume": args.resume and run.exists()} for seed, run in runs)
+    return [argparse.Namespace(**vars(args) | change) for change in changed]
+
+
+def configured(args: argparse.Namespace):
+    """The configuration and the dataset of a run; without --out, it gets a new folder."""
+    from paddle_srgnn.training.run import next_run_folder
 
     config, dataset = resumed(args) if args.resume else fresh(args)
-    folder = args.out or runs.next_run_folder(dataset.name, config.recipe)
-    threads = runtime.tune(args.threads)
-    environment = runs.describe_environment(
-        runtime.set_device(args.device or config.environment.get("device")), threads
-    )
+    args.out = args.out or next_run_folder(dataset.name, config.recipe)
+    return config, dataset
+
+
+def train(args: argparse.Namespace, config, dataset, threads: int):
+    """One run from its beginning, or from its last checkpoint, to its end; returns the `Training`."""
+    from paddle_srgnn import runtime
+    from paddle_srgnn.training import run as runs
+
+    device = runtime.set_device(args.device or config.environment.get("device"))
+    environment = runs.describe_environment(device, threads)
 
     # Only now, for they import Paddle.
     from paddle_srgnn.training.checkpoint import last_checkpoint, read_checkpoint
     from paddle_srgnn.training.loop import Training
 
-    _tool.log_to()
     if args.resume:
         if threads != config.environment["threads"]:
             logger.warning("%d threads instead of %d: rounding will differ", threads, config.environment["threads"])
-        latest = last_checkpoint(folder)
-        training = Training(dataset, config.settings, folder, latest and read_checkpoint(latest))
-        runs.update_run(folder, dataclasses.replace(config, environment=environment))
+        latest = last_checkpoint(args.out)
+        training = Training(dataset, config.settings, args.out, latest and read_checkpoint(latest))
+        runs.update_run(args.out, dataclasses.replace(config, environment=environment))
     else:
-        training = Training(dataset, config.settings, folder)
-        runs.create_run(folder, dataclasses.replace(config, environment=environment), dataset)
-    _tool.log_to(folder / "train.log")
-    announce(config, dataset, environment, folder)
-    training.fit()
-    report(config, dataset, training, folder)
+        training = Training(dataset, config.settings, args.out)
+        runs.create_run(args.out, dataclasses.replace(config, environment=environment), dataset)
+    with _tool.logging_to(args.out / "train.log"):
+        announce(config, dataset, environment, args.out)
+        training.fit()
+    return training
 
 
 def fresh(args: argparse.Namespace):
@@ -123,12 +170,9 @@ def announce(config, dataset, environment: dict, folder: Path) -> None:
     logger.info("environment: %s", ", ".join(f"{key}={value}" for key, value in environment.items()))
 
 
-def report(config, dataset, training, folder: Path) -> None:
+def report(args: argparse.Namespace, config, dataset, training) -> None:
     """Print the metrics of the reported checkpoint, and the baselines and the ceiling where they are cheap to have."""
-    from paddle_srgnn.evaluation.baselines import baseline_ranks, baselines
-    from paddle_srgnn.evaluation.metrics import ranking_metrics
     from paddle_srgnn.evaluation.report import metrics_table
-    from paddle_srgnn.training.loop import KS
 
     epoch, metrics = training.test()
     results = [(f"SR-GNN, {config.recipe}, epoch {epoch}", metrics)]
@@ -136,10 +180,41 @@ def report(config, dataset, training, folder: Path) -> None:
     if tested:
         best = {name: max(row[f"test_{name}"] for row in tested) for name in metrics}
         results.append(("best-on-test, not for comparison", best))
-    if config.dataset["path"] == "sample":
-        results += [(b.name, ranking_metrics(baseline_ranks(b, dataset.test), KS)) for b in baselines(dataset)]
-    print(metrics_table(results))
-    print(f"\nrun: {folder}")
+    print(metrics_table(results + cheap_baselines(dataset)))
+    print(f"\nrun: {args.out}")
+
+
+def report_seeds(plan: list, trained: list) -> None:
+    """Print the metrics of each seed's reported checkpoint, their mean and standard deviation, and write them down."""
+    import numpy as np
+
+    from paddle_srgnn.evaluation.report import metrics_table
+    from paddle_srgnn.files import write_csv
+
+    results = [(str(args.seed), training.test()[1]) for (args, _, _), training in zip(plan, trained, strict=True)]
+    values = np.array([list(metrics.values()) for _, metrics in results])  # (seeds, metrics)
+    results.append(("mean", dict(zip(results[0][1], values.mean(axis=0).tolist(), strict=True))))
+    if len(values) > 1:
+        deviation = values.std(axis=0, ddof=1)  # of the runs, not of their mean
+        results.append(("standard deviation", dict(zip(results[0][1], deviation.tolist(), strict=True))))
+    args, config, dataset = plan[0]
+    folder = args.out.parent
+    write_csv(folder / "seeds.csv", [{"seed": name} | metrics for name, metrics in results])
+    named = [(f"seed {name}" if name.lstrip("-").isdigit() else name, metrics) for name, metrics in results]
+    print(f"SR-GNN, {config.recipe}")
+    print(metrics_table(named + cheap_baselines(dataset)))
+    print(f"\nruns: {folder}")
+
+
+def cheap_baselines(dataset) -> list[tuple[str, dict]]:
+    """The baselines' metrics on the embedded sample, where they take no time."""
+    from paddle_srgnn.evaluation.baselines import baseline_ranks, baselines
+    from paddle_srgnn.evaluation.metrics import ranking_metrics
+    from paddle_srgnn.training.loop import KS
+
+    if dataset.path is not None:
+        return []
+    return [(b.name, ranking_metrics(baseline_ranks(b, dataset.test), KS)) for b in baselines(dataset)]
 
 
 if __name__ == "__main__":

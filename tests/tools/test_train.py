@@ -1,3 +1,4 @@
+import csv
 import signal
 import subprocess
 import sys
@@ -121,6 +122,38 @@ def test_resuming_takes_the_runs_settings(finished, refused):
     assert "batch_size=32" in refused("train", "--out", run, "--resume", "--set", "batch_size=64")
     assert "seed=0" in refused("train", "--out", run, "--resume", "--seed", 4)
     assert "needs --out" in refused("train", "--resume")
+    assert "needs --out" in refused("train", "--resume", "--seeds", 1, 2)
+
+
+def test_the_length_of_a_cosine_cannot_change_under_way(data, run_tool, refused, tmp_path):
+    run = tmp_path / "run"
+    process = run_tool("train", "--data", data, *SMALL, "--set", "lr_schedule=cosine", "--epochs", 1, "--out", run)
+    assert process.returncode == 0, process.stderr
+    assert "cosine over 1 epochs" in refused("train", "--out", run, "--resume", "--epochs", 2)
+
+
+def test_several_seeds_give_their_mean_and_deviation_and_go_on_together(finished, data, run_tool, refused, tmp_path):
+    folder = tmp_path / "runs"
+    command = ("train", "--data", data, *SMALL, "--out", folder, "--seeds")
+    process = run_tool(*command, 1)
+    assert process.returncode == 0, process.stderr
+    assert "mean" in process.stdout and "deviation" not in process.stdout
+    assert "exists already" in refused(*command, 0, 1)
+    assert "twice" in refused("train", "--data", data, "--seeds", 2, 2)
+    process = run_tool(*command, 0, 1, "--resume")  # seed 1 is finished, seed 0 is not begun
+    assert process.returncode == 0, process.stderr
+    assert weights(folder / "seed-0") == weights(finished[0])
+    lines = [line.split() for line in process.stdout.splitlines()]
+    assert process.stdout.splitlines()[-1] == f"runs: {folder}"
+    with open(folder / "seeds.csv") as file:
+        rows = {row["seed"]: float(row["MRR@20"]) for row in csv.DictReader(file)}
+    one, other = rows["0"], rows["1"]
+    assert one != other
+    assert rows["mean"] == pytest.approx((one + other) / 2)
+    assert rows["standard deviation"] == pytest.approx(abs(one - other) / 2**0.5)
+    assert [line[2:][7] for line in lines if line[:1] == ["seed"]] == [f"{one:.2f}", f"{other:.2f}"]
+    logs = [(folder / f"seed-{seed}" / "train.log").read_text() for seed in (0, 1)]
+    assert ["seed=0" in log for log in logs] == [True, False] and "seed=1" in logs[1]
 
 
 def test_resuming_on_other_data_is_refused(finished, ring, refused, tmp_path):
