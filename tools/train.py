@@ -28,6 +28,9 @@ def parse() -> argparse.Namespace:
     seeds.add_argument("--seeds", type=int, nargs="+", metavar="N", help="one run for each, in RUN/seed-N")
     parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: runs/DATA-RECIPE-N)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out from its last checkpoint")
+    parser.add_argument(
+        "--no-test", action="store_true", help="report on validation and leave the test set alone, to compare settings"
+    )
     parser.add_argument("--device", choices=("cpu", "gpu"), help="default: a GPU where there is one")
     parser.add_argument("--threads", type=_tool.positive_int, metavar="N", help="of the CPU (default: all)")
     return parser.parse_args()
@@ -121,6 +124,7 @@ def fresh(args: argparse.Namespace):
         raise InputError(f"--out {args.out} exists already: go on with --resume, or choose another folder")
     recipe = args.recipe or "paper"
     settings = load_recipe(recipe, changes(args))
+    check_no_test(args, settings)
     dataset = load_dataset(args.data or "sample")
     return RunConfig(recipe, settings, describe_dataset(dataset), {}), dataset
 
@@ -138,6 +142,7 @@ def resumed(args: argparse.Namespace):
     if args.recipe not in (None, config.recipe):
         raise InputError(f"--recipe {args.recipe}: the run to resume has recipe {config.recipe}; leave --recipe out")
     settings = make_settings(vars(config.settings) | parse_changes(changes(args)), "--resume")
+    check_no_test(args, settings)
     for key, value in vars(settings).items():
         if key != "epochs" and value != (own := getattr(config.settings, key)):
             raise InputError(f"{key}={value}: the run to resume has {key}={own}; only --epochs may change")
@@ -153,6 +158,15 @@ def resumed(args: argparse.Namespace):
             f"(its hash is {dataset.hash[:12]}, the run's {config.dataset['hash'][:12]})"
         )
     return dataclasses.replace(config, settings=settings), dataset
+
+
+def check_no_test(args: argparse.Namespace, settings) -> None:
+    from paddle_srgnn.errors import InputError
+
+    if args.no_test and settings.eval_every_epoch:
+        raise InputError("--no-test: eval_every_epoch=true would test every epoch; leave one of the two out")
+    if args.no_test and not settings.valid_fraction:
+        raise InputError("--no-test reports on validation, and there is none: set valid_fraction too, e.g. 0.1")
 
 
 def changes(args: argparse.Namespace) -> list[str]:
@@ -174,6 +188,11 @@ def report(args: argparse.Namespace, config, dataset, training) -> None:
     """Print the metrics of the reported checkpoint, and the baselines and the ceiling where they are cheap to have."""
     from paddle_srgnn.evaluation.report import metrics_table
 
+    if args.no_test:
+        epoch, metrics = training.validated()
+        print(metrics_table([(f"validation, {config.recipe}, epoch {epoch}", metrics)]))
+        print(f"\nrun: {args.out}")
+        return
     epoch, metrics = training.test()
     results = [(f"SR-GNN, {config.recipe}, epoch {epoch}", metrics)]
     tested = [row for row in training.progress.history if "test_P@20" in row]
@@ -190,8 +209,10 @@ def report_seeds(plan: list, trained: list) -> None:
 
     from paddle_srgnn.evaluation.report import metrics_table
     from paddle_srgnn.files import write_csv
+    from paddle_srgnn.training.loop import Training
 
-    results = [(str(args.seed), training.test()[1]) for (args, _, _), training in zip(plan, trained, strict=True)]
+    measure = Training.validated if plan[0][0].no_test else Training.test
+    results = [(str(args.seed), measure(training)[1]) for (args, _, _), training in zip(plan, trained, strict=True)]
     values = np.array([list(metrics.values()) for _, metrics in results])  # (seeds, metrics)
     results.append(("mean", dict(zip(results[0][1], values.mean(axis=0).tolist(), strict=True))))
     if len(values) > 1:
@@ -201,8 +222,8 @@ def report_seeds(plan: list, trained: list) -> None:
     folder = args.out.parent
     write_csv(folder / "seeds.csv", [{"seed": name} | metrics for name, metrics in results])
     named = [(f"seed {name}" if name.lstrip("-").isdigit() else name, metrics) for name, metrics in results]
-    print(f"SR-GNN, {config.recipe}")
-    print(metrics_table(named + cheap_baselines(dataset)))
+    print(f"SR-GNN, {config.recipe}, {'validation' if args.no_test else 'test'}")
+    print(metrics_table(named + ([] if args.no_test else cheap_baselines(dataset))))
     print(f"\nruns: {folder}")
 
 

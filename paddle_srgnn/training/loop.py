@@ -213,6 +213,12 @@ class Training:
         write_metrics(self.run, history)
         return epoch, metrics
 
+    def validated(self) -> tuple[int, dict[str, float]]:
+        """The epoch that the run reports, as `test` does, and its metrics on validation."""
+        epoch = self.progress.best_epoch or self.progress.epoch - 1
+        row = self.progress.history[epoch - 1]
+        return epoch, {key.removeprefix("valid_"): value for key, value in row.items() if key.startswith("valid_")}
+
 
 def add_l2(parameters: list[paddle.Tensor], weight_decay: float) -> None:
     """Add the gradient of the L2 penalty to that of every parameter, as the authors' Adam does.

@@ -156,6 +156,22 @@ def test_several_seeds_give_their_mean_and_deviation_and_go_on_together(finished
     assert ["seed=0" in log for log in logs] == [True, False] and "seed=1" in logs[1]
 
 
+def test_settings_can_be_compared_without_the_test_set(data, run_tool, refused, tmp_path):
+    run = tmp_path / "run"
+    process = run_tool("train", "--data", data, *SMALL, "--set", "valid_fraction=0.2", "--no-test", "--out", run)
+    assert process.returncode == 0, process.stderr
+    with open(run / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert not [key for key in rows[0] if key.startswith("test")]
+    line = process.stdout.splitlines()[2].split()
+    assert line[:4] == ["validation,", "paper,", "epoch", "3"]
+    assert line[4] == f"{float(rows[2]['valid_P@5']):.2f}"
+    assert "there is none" in refused("train", "--data", data, "--no-test")
+    assert "leave one" in refused(
+        "train", "--data", data, "--no-test", "--set", "valid_fraction=0.2", "--set", "eval_every_epoch=true"
+    )
+
+
 def test_resuming_on_other_data_is_refused(finished, ring, refused, tmp_path):
     import dataclasses
 
