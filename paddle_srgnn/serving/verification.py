@@ -155,8 +155,8 @@ def verify(
         What was compared, the largest differences, and how many lists are the checkpoint's own.
 
     Raises:
-        WorkFailed: a difference is above TOLERANCE times the largest value, a list is not the best k, or the checkpoint's
-            own scores are not finite.
+        WorkFailed: a difference is above TOLERANCE times the largest value, a list is not the best k, or the
+            checkpoint's own scores are not finite.
     """
     table = model.output_items().numpy()[1:]  # (n_items-1, d)
     pairs = {"user_vectors": [], "scores": [], "lists": []}
@@ -170,7 +170,7 @@ def verify(
             pairs["user_vectors"].append((encode_exported(item_seq)[0], vectors))
         numbers, listed_scores = rank(item_seq)
         if not _are_items(numbers, model.n_items):
-            raise WorkFailed(f"the export lists an item twice, or none that there is; nothing was written")
+            raise WorkFailed("the export lists an item twice, or none that there is; nothing was written")
         k = numbers.shape[1]
         own_scores = np.take_along_axis(scores, numbers - 1, 1)  # (B, k), the checkpoint's, of the items listed
         best = np.sort(np.partition(scores, -k, axis=1)[:, -k:], axis=1)[:, ::-1]  # (B, k), the checkpoint's best
