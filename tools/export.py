@@ -66,7 +66,7 @@ def summarise(manifest: dict, out: Path) -> None:
         print(f"  {what.replace('_', ' ')} differ by up to {found['largest']:.1e}, "
               f"{found['allowed']:.1e} is allowed; the largest is {found['largest_value']:.3g}")  # fmt: skip
     same, all_lists = verified["identical_lists"], verified["sessions"]
-    rest = "" if same == all_lists else ", the others within that of it by their items' scores"
+    rest = "" if same == all_lists else ", the others differ only among items whose scores are that close"
     print(f"  {same:,} of {all_lists:,} lists of {verified['k']} are identical{rest}")
     if "latency" in manifest:
         times = manifest["latency"]

@@ -30,7 +30,10 @@ class SessionEncoder(nn.Layer):
         self.items.weight.set_value(vectors)
 
     def forward(self, item_seq: paddle.Tensor) -> paddle.Tensor:
-        """The session vectors (B, d) of item_seq (B, L) int64: left-aligned, 0 is padding, a click at least per row."""
+        """The session vectors (B, d) of item_seq (B, L) int64 in [0, n_items): left-aligned, 0 is padding.
+
+        What `SRGNN.forward` refuses is not seen here: a row without a click or with a 0 before one gets some vector.
+        """
         model = self.model
         clicks = self.recent_clicks(item_seq)  # (B, W)
         is_click = clicks != 0
