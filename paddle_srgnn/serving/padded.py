@@ -1,0 +1,121 @@
+"""SR-GNN on padded item numbers, in tensor operations alone: what can be exported."""
+
+from __future__ import annotations
+
+from ..model import SRGNN
+from ..runtime import import_paddle
+
+paddle = import_paddle()
+nn, F = paddle.nn, paddle.nn.functional
+
+
+class SessionEncoder(nn.Layer):
+    """Session vectors from padded item numbers, graph building included: equal to `SRGNN.encode`, in tensor operations.
+
+    The one other place where graphs are built, for neither numpy nor `paddle.unique` can be exported. Every click
+    carries its item's node here: the clicks of one item have equal rows and columns, so that no nodes need numbering.
+
+    Args:
+        model: gives the weights.
+        max_session_length: how many of a session's most recent clicks are read.
+    """
+
+    def __init__(self, model: SRGNN, max_session_length: int):
+        super().__init__()
+        self.model = model
+        self.max_session_length = max_session_length
+        with paddle.no_grad():
+            vectors = model.output_items()[1:]  # padding is never looked up and never a candidate
+        self.items = nn.Embedding(*vectors.shape)
+        self.items.weight.set_value(vectors)
+
+    def forward(self, item_seq: paddle.Tensor) -> paddle.Tensor:
+        """The session vectors (B, d) of item_seq (B, L) int64 in [0, n_items): left-aligned, 0 is padding.
+
+        What `SRGNN.forward` refuses is not seen here: a row without a click or with a 0 before one gets some vector.
+        """
+        model = self.model
+        clicks = self.recent_clicks(item_seq)  # (B, W)
+        is_click = clicks != 0
+        hidden = self.items((clicks - 1) * is_click.astype("int64"))  # (B, W, d), already unit vectors where asked
+        hidden = model.gnn(self.connections(clicks), hidden)
+        if model.positions:
+            number = _counted(clicks)
+            from_end = number[:, -1:] - number  # (B, W), 0 for the last click
+            hidden = hidden + model.pos_emb(_at_most(from_end, model.positions - 1))
+        hidden = self._unit(hidden)
+        ht = hidden[:, -1]  # (B, d)
+        energy = F.sigmoid(model.linear_one(ht).unsqueeze(1) + model.linear_two(hidden))  # (B, W, d)
+        alpha = model.linear_three(energy) * is_click.astype("float32").unsqueeze(2)  # (B, W, 1)
+        user_emb = model.linear_transform(paddle.concat([(alpha * hidden).sum(1), ht], axis=1))  # (B, d)
+        return self._unit(user_emb) * model.cosine_scale if model.cosine_scale else user_emb
+
+    def recent_clicks(self, item_seq: paddle.Tensor) -> paddle.Tensor:
+        """The most recent clicks, right-aligned after one column or more of zeros: (B, L) gives (B, W), W >= 2."""
+        length = (item_seq != 0).astype("int64").sum(1, keepdim=True)  # (B, 1)
+        number = _counted(item_seq)
+        source = number - 1 + length - number[:, -1:]  # (B, L), where a column's click stands when left-aligned
+        is_click = (source >= 0).astype("int64")
+        clicks = paddle.take_along_axis(item_seq, source * is_click, 1) * is_click
+        clicks = clicks[:, -self.max_session_length :]
+        return paddle.concat([paddle.zeros_like(clicks[:, :1]), clicks], axis=1)
+
+    def connections(self, clicks: paddle.Tensor) -> paddle.Tensor:
+        """The matrix A (B, W, 2W) of `GNN.forward` with clicks (B, W) for nodes, [incoming | outgoing].
+
+        Of the steps that walk an edge only the first gives weight, to the clicks it goes from or to.
+        """
+        source, target = clicks[:, :-1], clicks[:, 1:]  # (B, W-1), the steps
+        number = _counted(source)
+        same = _pairs_equal(source, source) & _pairs_equal(target, target)
+        earlier = same & (number.unsqueeze(2) > number.unsqueeze(1))  # (B, W-1, W-1)
+        is_first = (source != 0) & (earlier.astype("float32").sum(2) == 0)  # right-aligned: after a click comes a click
+        weight = is_first.astype("float32").unsqueeze(1)  # (B, 1, W-1)
+        incoming = _pairs_equal(clicks, target).astype("float32") * weight  # (B, W, W-1), columns are sources
+        outgoing = _pairs_equal(clicks, source).astype("float32") * weight  # (B, W, W-1), columns are targets
+        nothing = paddle.zeros_like(incoming[:, :, :1])  # the last click is no source, the first column no target
+        return paddle.concat([_row_shares(incoming), nothing, nothing, _row_shares(outgoing)], axis=2)
+
+    def _unit(self, vectors: paddle.Tensor) -> paddle.Tensor:
+        """`losses.unit_rows` of vectors (..., d) with `cosine_scale`, else the vectors."""
+        if not self.model.cosine_scale:
+            return vectors
+        return vectors / _at_least(paddle.sqrt((vectors * vectors).sum(-1, keepdim=True)), 1e-12)
+
+
+class Ranker(nn.Layer):
+    """The k best next items: item_seq (B, L) gives item numbers (B, k) int64, never 0, and their scores (B, k).
+
+    Scores descend. Among equal ones `topk` chooses as it likes, and so does the rounding of equal vectors' products.
+    """
+
+    def __init__(self, encoder: SessionEncoder, k: int):
+        super().__init__()
+        self.encoder, self.k = encoder, k
+
+    def forward(self, item_seq: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        scores = paddle.matmul(self.encoder(item_seq), self.encoder.items.weight, transpose_y=True)  # (B, n_items-1)
+        best, index = paddle.topk(scores, self.k, axis=1)
+        return index + 1, best
+
+
+def _counted(matrix: paddle.Tensor) -> paddle.Tensor:
+    """1, 2, 3, ... along each row of a matrix (n, m): lengths that are known only at run time stay tensors."""
+    return paddle.cumsum(paddle.ones_like(matrix), axis=1)
+
+
+def _pairs_equal(rows: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
+    return rows.unsqueeze(2) == columns.unsqueeze(1)  # (B, R) and (B, C) give (B, R, C)
+
+
+def _row_shares(matrix: paddle.Tensor) -> paddle.Tensor:
+    return matrix / _at_least(matrix.sum(2, keepdim=True), 1.0)  # a row without edges stays 0
+
+
+# Not `clip`: Paddle Inference 3.3 runs it on int64 as if it were not there, without a word.
+def _at_least(tensor: paddle.Tensor, low: float) -> paddle.Tensor:
+    return paddle.maximum(tensor, paddle.full_like(tensor, low))
+
+
+def _at_most(tensor: paddle.Tensor, high: float) -> paddle.Tensor:
+    return paddle.minimum(tensor, paddle.full_like(tensor, high))
