@@ -54,6 +54,16 @@ class Settings:
         keys = ("embedding_dim", "step", "initialization", "score_item_zero")
         return {"n_items": n_items, **{key: getattr(self, key) for key in keys}}
 
+    def model_switches(self) -> dict[str, Any]:
+        """What of `model_config` makes other scores than the reference's layers would with the same weights."""
+        sizes_and_training = ("n_items", "embedding_dim", "step", "initialization")
+        defaults = {name: field.default for name, field in FIELDS.items()}
+        return {
+            key: value
+            for key, value in self.model_config(0).items()
+            if key not in sizes_and_training and value != defaults.get(key)
+        }
+
     def learning_rate_in(self, epoch: int) -> float:
         """Adam's step size in the given epoch, counted from 1."""
         return self.learning_rate * self.lr_decay ** sum(epoch > after for after in self.lr_decay_after)

@@ -13,11 +13,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import logging
 import shutil
 from pathlib import Path
 
 import numpy as np
 
+from ..arrays import read_safetensors as _load_arrays
 from ..config import Settings, make_settings
 from ..datasets.sessions import SessionDataset, read_items
 from ..errors import InputError, WorkFailed
@@ -26,9 +28,11 @@ from ..model import SRGNN
 from ..runtime import import_paddle
 
 paddle = import_paddle()
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+UNKNOWN_DATASET = {"name": "unknown", "path": None, "hash": None}
 
 
 @dataclasses.dataclass
@@ -52,7 +56,7 @@ class Checkpoint:
     folder: Path
     settings: Settings
     n_items: int
-    dataset: dict  # name, path and hash of what it was trained on
+    dataset: dict  # name, path and hash of what it was trained on; UNKNOWN_DATASET of imported weights
     progress: Progress
 
 
@@ -60,12 +64,14 @@ def save_checkpoint(
     run: Path,
     names: list[str],
     model: SRGNN,
-    adam: paddle.optimizer.Adam,
+    adam: paddle.optimizer.Adam | None,
     settings: Settings,
     dataset: dict,
     progress: Progress,
 ) -> None:
     """Write a checkpoint and point `names` (last, best) of the run at it; checkpoints without a name are removed.
+
+    Without `adam` there is no training.safetensors, and no training can go on from the checkpoint.
 
     Raises:
         WorkFailed: a weight is not finite; the names stay where they were.
@@ -79,14 +85,15 @@ def save_checkpoint(
     folder = _free_folder(run / "checkpoints", progress.step)
     with atomic_folder(folder) as temporary:
         save_file(weights, temporary / MODEL)
-        save_file(_optimizer_arrays(model, adam), temporary / TRAINING)
+        if adam is not None:
+            save_file(_optimizer_arrays(model, adam), temporary / TRAINING)
         state = {
             "format": FORMAT,
             "settings": dataclasses.asdict(settings),
             "n_items": model.n_items,
             "dataset": dataset,
             "progress": dataclasses.asdict(progress),
-            "files": {name: sha256(temporary / name) for name in (MODEL, TRAINING)},
+            "files": {name: sha256(temporary / name) for name in (MODEL, TRAINING) if (temporary / name).exists()},
         }
         (temporary / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     for name in names:
@@ -181,8 +188,24 @@ def load_model(checkpoint: Checkpoint) -> SRGNN:
     return model
 
 
+def own_data(checkpoint: Checkpoint) -> str:
+    """What `--data` has to name for the dataset that a checkpoint was trained on.
+
+    Raises:
+        InputError: the weights were imported, and nobody knows their dataset.
+    """
+    if checkpoint.dataset["path"] is None:
+        raise InputError(
+            f"{checkpoint.folder}: imported weights, whose dataset is unknown; name with --data one that numbers its "
+            f"{checkpoint.n_items - 1} items as they were numbered in training"
+        )
+    return checkpoint.dataset["path"]
+
+
 def check_fits(checkpoint: Checkpoint, dataset: SessionDataset) -> None:
     """See that a checkpoint and a dataset number the same items alike.
+
+    Of imported weights only the number of items is known; a warning says that their order is taken on trust.
 
     Raises:
         InputError: they do not; the message says where they part.
@@ -192,6 +215,12 @@ def check_fits(checkpoint: Checkpoint, dataset: SessionDataset) -> None:
     found = f"{checkpoint.folder}: of {checkpoint.dataset['name']}, does not fit {dataset.name}"
     if checkpoint.n_items != dataset.n_items:
         raise InputError(f"{found}: {checkpoint.n_items} items against {dataset.n_items}, padding included")
+    if checkpoint.dataset == UNKNOWN_DATASET:
+        logger.warning(
+            "%s: imported weights, whose dataset is unknown; their items are taken to be numbered as in %s",
+            checkpoint.folder, dataset.name,
+        )  # fmt: skip
+        return
     items = checkpoint.folder.parents[1] / "items.csv"
     if not items.is_file():
         raise InputError(f"{found}: the hashes differ, and without the run's items.csv the items cannot be compared")
@@ -220,16 +249,6 @@ def _optimizer_arrays(model: SRGNN, adam: paddle.optimizer.Adam) -> dict[str, np
             if key.startswith(parameter.name + "_"):
                 arrays[f"{name}/{key[len(parameter.name) + 1 :]}"] = tensor.numpy()
     return arrays
-
-
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
 
 
 def _set_weights(model: SRGNN, path: Path) -> None:
