@@ -1,7 +1,9 @@
 import json
 from pathlib import Path
 
-import pytest
+from paddle_srgnn.arrays import write_arrays
+from paddle_srgnn.comparison import random_weights
+from paddle_srgnn.training.weights import import_weights
 
 REFERENCES = Path(__file__).parents[1] / "references.py"
 
@@ -44,25 +46,18 @@ def test_a_file_that_cannot_be_run_ends_with_1(run_tool, tmp_path):
     assert "by an error of its own: ModuleNotFoundError: No module named 'nowhere_to_be_found'" in process.stderr
 
 
-@pytest.fixture(scope="module")
-def run(data, run_tool, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    changes = ["--set=embedding_dim=8", "--set=batch_size=32", "--epochs", 1]
-    process = run_tool("train", "--data", data, *changes, "--out", folder)
-    assert process.returncode == 0, process.stderr
-    return folder
-
-
-def test_trained_weights_on_real_samples(run, run_tool, data, tmp_path):
-    arguments = ["--checkpoint", run, "--data", data, "--json", tmp_path / "c.json"]
+def test_trained_weights_on_real_samples(run_tool, data, tmp_path):
+    sizes = {"embedding_dim": 8, "step": 2, "n_items": 21}
+    write_arrays(tmp_path / "w.npz", random_weights(sizes))
+    import_weights("datawhale", tmp_path / "w.npz", tmp_path / "run", step=2)
+    arguments = ["--checkpoint", tmp_path / "run", "--data", data, "--json", tmp_path / "c.json"]
     process = run_tool("compare", "--reference", REFERENCES, *arguments)
     assert process.returncode == 0, process.stderr
     report = json.loads((tmp_path / "c.json").read_text())
-    assert report["sizes"] == {"embedding_dim": 8, "step": 1, "n_items": 21}
-    assert set(report["step_ms"]) == {"samples 1", "samples 2", "samples 3"}
+    assert report["sizes"] == sizes and set(report["step_ms"]) == {"samples 1", "samples 2", "samples 3"}
 
 
-def test_bad_input_is_one_clear_line(refused, run, tmp_path):
+def test_bad_input_is_one_clear_line(refused, tmp_path):
     def said(*arguments: object) -> str:
         return refused("compare", *arguments, cwd=tmp_path)
 
@@ -70,17 +65,11 @@ def test_bad_input_is_one_clear_line(refused, run, tmp_path):
     assert "nowhere.py: no such file" in said("--reference", "nowhere.py")
     assert "--data needs --checkpoint" in said("--reference", REFERENCES, "--data", "sample")
     assert "its folder does not exist" in said("--reference", REFERENCES, "--json", "nowhere/c.json")
-    assert "no such run" in said("--reference", REFERENCES, "--checkpoint", "nowhere")
-    assert "21 items against 1001" in said("--reference", REFERENCES, "--checkpoint", run, "--data", "sample")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "name, message",
-    [("Nothing", "no class Nothing in it"), ("AnotherInterface", "AnotherInterface has not the reference's interface")],
-)
-def test_what_is_no_such_class_is_said_after_the_file_was_run(run_tool, name, message):
-    process = run_tool("compare", "--reference", f"{REFERENCES}:{name}")
+def test_what_is_no_such_class_is_said_after_the_file_was_run(run_tool):
+    process = run_tool("compare", "--reference", f"{REFERENCES}:Nothing")
     assert process.returncode == 2
     first, last = process.stderr.splitlines()
-    assert first.startswith("running the code in ") and message in last
+    assert first.startswith("running the code in ") and "no class Nothing in it" in last

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 from pathlib import Path
@@ -5,42 +6,42 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paddle_srgnn.arrays import write_arrays
+from paddle_srgnn.comparison import random_weights
+from paddle_srgnn.config import Settings
+from paddle_srgnn.evaluation.ranking import evaluate
+from paddle_srgnn.model import SRGNN
+from paddle_srgnn.training.peers import PEERS
+from paddle_srgnn.training.weights import to_theirs
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-@pytest.fixture(scope="module")
-def ring_weights(data, run_tool, tmp_path_factory) -> tuple[Path, Path]:
-    """A run trained on the ring, and its weights as RecBole keeps them."""
-    folder = tmp_path_factory.mktemp("weights")
-    small = [f"--set={change}" for change in ("embedding_dim=8", "batch_size=32", "score_item_zero=true")]
-    assert run_tool("train", "--data", data, *small, "--epochs", 1, "--out", folder / "run").returncode == 0
-    process = run_tool("weights", "export", "--to", "recbole", folder / "run", "--out", folder / "w.npz")
-    assert process.returncode == 0 and process.stdout == f"weights: {folder / 'w.npz'}\n" and not process.stderr
-    return folder / "run", folder / "w.npz"
-
-
-def test_an_imported_run_is_evaluated_as_the_one_it_came_from(ring_weights, data, run_tool, refused, tmp_path):
-    trained, file = ring_weights
-    process = run_tool("weights", "import", "--from", "recbole", file, "--out", tmp_path / "run")
+def test_weights_of_recbole_in_evaluated_and_out_again(ring, data, run_tool, refused, tmp_path):
+    sizes = {"embedding_dim": 8, "step": 2, "n_items": 21}
+    weights = random_weights(sizes)
+    write_arrays(tmp_path / "w.npz", to_theirs(PEERS["recbole"], weights))
+    arguments = ["--from", "recbole", tmp_path / "w.npz", "--out", tmp_path / "run", "--step", 2]
+    process = run_tool("weights", "import", *arguments)
     assert process.returncode == 0, process.stderr
-    assert process.stdout.startswith("21 items with the padding, which is scored; embedding_dim=8, step=1")
-    evaluated = run_tool("evaluate", trained, tmp_path / "run", "--data", data)
-    assert evaluated.returncode == 0
-    first, second = (line.split()[1:] for line in evaluated.stdout.splitlines()[-2:])
-    assert first == second
-    assert "imported weights, whose dataset is unknown; their items are taken to be numbered as in ring" in (
-        evaluated.stderr
-    )
-    assert "does not fit sample: 21 items against 1001" in refused("evaluate", tmp_path / "run", "--data", "sample")
+    assert process.stdout.startswith("21 items with the padding, which is scored; embedding_dim=8, step=2")
+
+    process = run_tool("evaluate", tmp_path / "run", "--data", data, "--json", tmp_path / "r.json")
+    assert process.returncode == 0
+    assert "dataset is unknown; their items are taken to be numbered as in ring" in process.stderr
+    model = SRGNN(sizes)
+    model.set_state_dict(weights)
+    expected = evaluate(model, ring.test, Settings(), (5, 10, 20), "")
+    (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert result["metrics"] == pytest.approx(expected)
     assert "dataset is unknown; name with --data" in refused("evaluate", tmp_path / "run")
     assert "without an optimiser's state to go on from" in refused("train", "--out", tmp_path / "run", "--resume")
 
-
-def test_export_speaks_of_item_zero(ring_weights, run_tool, tmp_path):
-    process = run_tool("weights", "export", "--to", "authors-pytorch", ring_weights[0], "--out", tmp_path / "w.npz")
-    assert process.returncode == 0 and "never scores the padding item 0" in process.stderr
-    with np.load(tmp_path / "w.npz") as file:
-        assert file["gnn.w_ih"].shape == (24, 16) and "gnn.linear_edge_f.bias" in file
+    process = run_tool("weights", "export", "--to", "authors-pytorch", tmp_path / "run", "--out", tmp_path / "a.npz")
+    assert process.returncode == 0 and process.stdout == f"weights: {tmp_path / 'a.npz'}\n"
+    assert "never scores the padding item 0" in process.stderr
+    with np.load(tmp_path / "a.npz") as file:
+        np.testing.assert_array_equal(file["gnn.w_hh"][8:16], -weights["gnn.w_hh"][:, 8:16].T)
 
 
 class Trap:
@@ -54,9 +55,7 @@ def test_bad_input_is_one_clear_line_and_runs_nothing(refused, tmp_path):
 
     (tmp_path / "trap.pdparams").write_bytes(pickle.dumps({"item_emb.weight": Trap()}))
     assert "refuses posix.mkdir" in said("import", "--from", "datawhale", "trap.pdparams", "--out", "run")
-    recbole = GOLDEN / "peers" / "recbole.npz"  # with inputs and outputs among the weights
-    assert "item_embedding.weight: missing" in said("import", "--from", "recbole", recbole, "--out", "run")
-    assert "no such run" in said("export", "--to", "recbole", "nowhere", "--out", "w.npz")
+    recbole = GOLDEN / "peers" / "recbole.npz"
     assert "its folder does not exist" in said("import", "--from", "recbole", recbole, "--out", "nowhere/run")
     assert "invalid choice" in said("import", "--from", "torch", recbole, "--out", "run")
     assert "whole number from 1" in said("import", "--from", "recbole", recbole, "--out", "run", "--step", "0")

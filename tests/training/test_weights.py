@@ -1,5 +1,6 @@
 """Weights of the other implementations: their scores, and their bytes there and back again."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from paddle_srgnn.arrays import read_arrays, write_arrays
 from paddle_srgnn.config import Settings
 from paddle_srgnn.errors import InputError
-from paddle_srgnn.training.checkpoint import find_checkpoint, load_model, read_checkpoint
+from paddle_srgnn.training.checkpoint import check_fits, find_checkpoint, load_model, own_data, read_checkpoint
 from paddle_srgnn.training.peers import PEERS
 from paddle_srgnn.training.run import read_run
 from paddle_srgnn.training.weights import export_weights, import_weights, to_ours, to_theirs
@@ -141,6 +142,18 @@ def test_a_run_is_complete_and_says_where_it_came_from(file, tmp_path):
     assert (config.settings.step, config.settings.max_session_length, config.settings.embedding_dim) == (3, 9, 12)
     assert config.environment["imported"]["from"] == "recbole"
     assert config.settings == checkpoint_of(tmp_path / "run").settings
+
+
+def test_a_dataset_of_as_many_items_fits_with_a_warning_and_no_other_does(file, ring, tmp_path, caplog):
+    import_weights("recbole", file("recbole"), tmp_path / "run")
+    checkpoint = checkpoint_of(tmp_path / "run")
+    with pytest.raises(InputError, match="70 items against 21, padding included"):
+        check_fits(checkpoint, ring)
+    alike = dataclasses.replace(ring, item_ids=["", *map(str, range(69))])
+    check_fits(checkpoint, alike)
+    assert "dataset is unknown; their items are taken to be numbered as in ring" in caplog.text
+    with pytest.raises(InputError, match="dataset is unknown; name with --data one that numbers its 69 items"):
+        own_data(checkpoint)
 
 
 @pytest.mark.parametrize(
