@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from .benchmarks.workload import PaddedSamples, own_error, padded, random_sessions
-from .datasets.sessions import Sessions
+from .datasets.sessions import SessionDataset, Sessions
 from .errors import InputError, WorkFailed
 from .model import SRGNN
 from .runtime import import_paddle
+from .training.checkpoint import Checkpoint, check_fits, load_model
 
 paddle = import_paddle()
 
@@ -110,6 +111,28 @@ def real_batches(sessions: Sessions, max_session_length: int, seed: int = 0) -> 
         longest = int((item_seq > 0).sum(axis=1).max())
         batches[f"samples {number}"] = item_seq[:, :longest], target
     return batches
+
+
+def of_checkpoint(
+    checkpoint: Checkpoint, dataset: SessionDataset
+) -> tuple[dict[str, int], dict[str, np.ndarray], Batches]:
+    """A checkpoint's sizes and weights, and batches of a dataset's test samples, for `compare`.
+
+    Whether item 0 was scored in training does not count: here it is in both, as in the reference.
+
+    Raises:
+        InputError: the checkpoint's switches make its layers other than the reference's, or the dataset does not fit.
+    """
+    settings = checkpoint.settings
+    switches = settings.model_switches()
+    switches.pop("score_item_zero", None)
+    if switches:
+        named = ", ".join(f"{key}={value}" for key, value in switches.items())
+        raise InputError(f"{checkpoint.folder}: trained with {named}, which the reference does not have")
+    check_fits(checkpoint, dataset)
+    sizes = {"embedding_dim": settings.embedding_dim, "step": settings.step, "n_items": checkpoint.n_items}
+    weights = {name: tensor.numpy() for name, tensor in load_model(checkpoint).state_dict().items()}
+    return sizes, weights, real_batches(dataset.test, settings.max_session_length)
 
 
 def compare(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paddle_srgnn.arrays import write_arrays
 from paddle_srgnn.benchmarks.workload import load_reference
 from paddle_srgnn.comparison import (
     ADAM_LOSSES,
@@ -13,11 +14,16 @@ from paddle_srgnn.comparison import (
     Comparison,
     Difference,
     compare,
+    of_checkpoint,
     random_batches,
     random_weights,
     real_batches,
 )
+from paddle_srgnn.config import Settings
 from paddle_srgnn.errors import InputError, WorkFailed
+from paddle_srgnn.training.checkpoint import find_checkpoint, read_checkpoint
+from paddle_srgnn.training.peers import PEERS
+from paddle_srgnn.training.weights import import_weights, to_theirs
 
 REFERENCES = Path(__file__).parent / "references.py"
 SMALL = {"embedding_dim": 6, "step": 2, "n_items": 40}
@@ -142,3 +148,19 @@ def test_real_batches_hold_samples_of_the_sessions(ring):
         assert item_seq.shape[1] <= 3
         last = item_seq[np.arange(len(target)), (item_seq > 0).sum(axis=1) - 1]
         np.testing.assert_array_equal(last % 20 + 1, target)  # every session walks along the ring
+
+
+def test_a_checkpoint_with_switches_of_its_own_is_not_the_references(ring, tmp_path, monkeypatch):
+    sizes = {"embedding_dim": 8, "step": 2, "n_items": 21}
+    weights = random_weights(sizes)
+    write_arrays(tmp_path / "w.npz", to_theirs(PEERS["authors-pytorch"], weights))
+    import_weights("authors-pytorch", tmp_path / "w.npz", tmp_path / "run", step=2)  # item 0 not scored
+    checkpoint = read_checkpoint(find_checkpoint(tmp_path / "run"))
+    found, arrays, _ = of_checkpoint(checkpoint, ring)
+    assert found == sizes
+    for name, array in weights.items():
+        np.testing.assert_array_equal(arrays[name], array, err_msg=name)
+    plain = Settings.model_config
+    monkeypatch.setattr(Settings, "model_config", lambda self, n_items: plain(self, n_items) | {"new_switch": 3})
+    with pytest.raises(InputError, match="trained with new_switch=3, which the reference does not have"):
+        of_checkpoint(checkpoint, ring)

@@ -67,24 +67,12 @@ def made_up():
 
 
 def trained(args: argparse.Namespace):
-    """The checkpoint's sizes and weights, and batches of test samples."""
-    from paddle_srgnn.comparison import real_batches
+    from paddle_srgnn.comparison import of_checkpoint
     from paddle_srgnn.datasets import load_dataset
-    from paddle_srgnn.errors import InputError
-    from paddle_srgnn.training.checkpoint import check_fits, find_checkpoint, load_model, own_data, read_checkpoint
+    from paddle_srgnn.training.checkpoint import find_checkpoint, own_data, read_checkpoint
 
     checkpoint = read_checkpoint(find_checkpoint(args.checkpoint))
-    settings = checkpoint.settings
-    switches = settings.model_switches()
-    switches.pop("score_item_zero", None)  # it changes the loss, not the layers: both score item 0 here
-    if switches:
-        named = ", ".join(f"{key}={value}" for key, value in switches.items())
-        raise InputError(f"{args.checkpoint}: trained with {named}, which the reference's layers do not have")
-    dataset = load_dataset(args.data or own_data(checkpoint))
-    check_fits(checkpoint, dataset)
-    sizes = {"embedding_dim": settings.embedding_dim, "step": settings.step, "n_items": checkpoint.n_items}
-    weights = {name: tensor.numpy() for name, tensor in load_model(checkpoint).state_dict().items()}
-    return sizes, weights, real_batches(dataset.test, settings.max_session_length)
+    return of_checkpoint(checkpoint, load_dataset(args.data or own_data(checkpoint)))
 
 
 def show(found) -> None:
