@@ -80,6 +80,16 @@ class Settings:
         after_warmup = self.epochs * steps_in_epoch - self.warmup_steps
         return self.learning_rate * (1 + math.cos(math.pi * (step - self.warmup_steps) / after_warmup)) / 2
 
+    def model_switches(self) -> dict[str, Any]:
+        """What of `model_config` makes other scores than the reference's layers would with the same weights."""
+        sizes_and_training = ("n_items", "embedding_dim", "step", "initialization", "dropout", "label_smoothing")
+        defaults = {name: field.default for name, field in FIELDS.items()}
+        return {
+            key: value
+            for key, value in self.model_config(0).items()
+            if key not in sizes_and_training and value != defaults.get(key)
+        }
+
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 

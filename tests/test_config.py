@@ -1,6 +1,8 @@
+import dataclasses
+
 import pytest
 
-from paddle_srgnn.config import FIELDS, load_recipe, make_settings, recipe_names
+from paddle_srgnn.config import FIELDS, Settings, load_recipe, make_settings, recipe_names
 from paddle_srgnn.errors import InputError
 
 
@@ -102,3 +104,13 @@ def test_the_models_config_holds_the_layers_settings():
         "positions": 0,
         "label_smoothing": 0.0,
     }
+
+
+def test_every_switch_of_the_model_counts_unless_it_is_a_size_or_about_training():
+    plain = Settings()
+    assert plain.model_switches() == {}
+    training = {"initialization", "dropout", "label_smoothing"}
+    for key in plain.model_config(5).keys() - {"n_items", "embedding_dim", "step"} - training:
+        value = not getattr(plain, key) if FIELDS[key].type == "bool" else 0.5
+        assert dataclasses.replace(plain, **{key: value}).model_switches() == {key: value}
+    assert dataclasses.replace(plain, embedding_dim=7, initialization="uniform", dropout=0.5).model_switches() == {}

@@ -66,12 +66,12 @@ def main() -> int:
 def data_of(paths: list[Path]) -> str:
     """The dataset of the first checkpoint that can be read."""
     from paddle_srgnn.errors import InputError
-    from paddle_srgnn.training.checkpoint import find_checkpoint, read_checkpoint
+    from paddle_srgnn.training.checkpoint import find_checkpoint, own_data, read_checkpoint
 
     errors = []
     for path in paths:
         try:
-            return read_checkpoint(find_checkpoint(path)).dataset["path"]
+            return own_data(read_checkpoint(find_checkpoint(path)))
         except InputError as error:
             errors.append(error)
     raise errors[0]

@@ -139,6 +139,8 @@ def resumed(args: argparse.Namespace):
     if args.out is None:
         raise InputError("--resume needs --out RUN, the run to go on with")
     config = read_run(args.out)
+    if config.dataset["path"] is None:
+        raise InputError(f"--resume: {args.out} holds imported weights, without an optimiser's state to go on from")
     if args.recipe not in (None, config.recipe):
         raise InputError(f"--recipe {args.recipe}: the run to resume has recipe {config.recipe}; leave --recipe out")
     settings = make_settings(vars(config.settings) | parse_changes(changes(args)), "--resume")

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
+import inspect
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ..datasets.sessions import Sessions
-from ..errors import InputError
+from ..errors import InputError, WorkFailed
 
 
 def load_reference(file: str) -> type:
-    """The class SRGNN of a Python file; this runs the file.
+    """The class of a Python file, given as FILE.py or FILE.py:CLASS, by default SRGNN; this runs the file.
 
     Raises:
         InputError: there is no such file or class.
+        WorkFailed: the file raises an error.
     """
     path, _, name = file.partition(":")
+    name = name or "SRGNN"
     if not Path(path).is_file():
         raise InputError(f"--reference {path}: no such file")
-    spec = importlib.util.spec_from_file_location("reference", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, name or "SRGNN"):
-        raise InputError(f"--reference {path}: no class {name or 'SRGNN'} in it")
-    return getattr(module, name or "SRGNN")
+    loader = importlib.machinery.SourceFileLoader("reference", path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("reference", loader))
+    sys.modules["reference"] = module  # where dataclasses and inspect look for it
+    try:
+        loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        what = own_error(error, path)
+        raise WorkFailed(f"--reference {path} cannot be run, by an error of its own: {what}") from error
+    if not inspect.isclass(getattr(module, name, None)):
+        raise InputError(f"--reference {path}: no class {name} in it")
+    return getattr(module, name)
+
+
+def own_error(error: BaseException, file: str) -> str:
+    """An error that a file's code raised, on one line, with the last line of the file that took part."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    where = f" (line {lines[-1]} of {file})" if lines else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
 
 
 def random_sessions(n_rows: int, length: int, n_items: int, seed: int = 0) -> list[np.ndarray]:

@@ -1,7 +1,7 @@
 """The authors' pickles in and out: `train.txt`, `test.txt` and `all_train_seq.txt` as their preprocessing writes them.
 
 `train.txt` and `test.txt` hold (inputs, labels), each session's longest prefix first; `all_train_seq.txt` holds the
-training sessions. An ordinary unpickler runs whatever code a file names; the one here admits no name at all.
+training sessions. Nothing in a file is run: `unpickling` admits no name at all here.
 """
 
 from __future__ import annotations
@@ -15,33 +15,16 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import atomic_file
+from ..unpickling import load_pickle
 from .sessions import SessionDataset, Sessions
 
 LARGEST = np.iinfo(np.int32).max - 1
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds lists, tuples, numbers and strings: whatever would need a class or a function is refused."""
-
-    def find_class(self, module: str, name: str):
-        raise InputError(f"refuses {module}.{name}: expected lists, tuples, ints and strings only")
-
-    def persistent_load(self, pid):
-        raise InputError("refuses a persistent id: expected lists, tuples, ints and strings only")
-
-
 def _load(path: Path):
-    try:
-        with open(path, "rb") as file:
-            return _PlainUnpickler(file).load()
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} does not exist: expected the authors' test.txt with train.txt or all_train_seq.txt"
-        ) from None
-    except Exception as error:  # garbage makes the unpickler raise nearly anything
-        raise InputError(f"{path} is no pickle, or a damaged one: {type(error).__name__}: {error}") from error
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: expected the authors' test.txt with train.txt or all_train_seq.txt")
+    return load_pickle(path, "lists, tuples, ints and strings")
 
 
 def _require(condition: bool, path: Path, found: str, expected: str) -> None:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import logging
 import shutil
 from pathlib import Path
 
 import numpy as np
 
+from ..arrays import read_safetensors
 from ..config import Settings, make_settings
 from ..datasets.sessions import SessionDataset, read_items
 from ..errors import InputError, WorkFailed
@@ -27,10 +29,12 @@ from ..model import SRGNN
 from ..runtime import import_paddle
 
 paddle = import_paddle()
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 WEIGHT = "weight"  # beside the names of Adam's own state in TRAINING
+UNKNOWN_DATASET = {"name": "unknown", "path": None, "hash": None}
 
 
 @dataclasses.dataclass
@@ -54,7 +58,7 @@ class Checkpoint:
     folder: Path
     settings: Settings
     n_items: int
-    dataset: dict  # name, path and hash of what it was trained on
+    dataset: dict  # name, path and hash of what it was trained on; UNKNOWN_DATASET of imported weights
     progress: Progress
 
 
@@ -62,17 +66,18 @@ def save_checkpoint(
     run: Path,
     names: list[str],
     model: SRGNN,
-    trained: SRGNN,
-    adam: paddle.optimizer.Adam,
     settings: Settings,
     dataset: dict,
     progress: Progress,
+    trained: SRGNN | None = None,
+    adam: paddle.optimizer.Adam | None = None,
 ) -> None:
     """Write a checkpoint and point `names` (last, best) of the run at it; checkpoints without a name are removed.
 
     Args:
         model: has the weights to use.
-        trained: has those that Adam changes; the same model where none are averaged.
+        trained, adam: what a training goes on from: the model whose weights Adam changes, the same one where none are
+            averaged. Without them there is no training.safetensors.
 
     Raises:
         WorkFailed: a weight is not finite; the names stay where they were.
@@ -86,14 +91,15 @@ def save_checkpoint(
     folder = _free_folder(run / "checkpoints", progress.step)
     with atomic_folder(folder) as temporary:
         save_file(weights, temporary / MODEL)
-        save_file(_training_arrays(model, trained, adam), temporary / TRAINING)
+        if adam is not None:
+            save_file(_training_arrays(model, trained, adam), temporary / TRAINING)
         state = {
             "format": FORMAT,
             "settings": dataclasses.asdict(settings),
             "n_items": model.n_items,
             "dataset": dataset,
             "progress": dataclasses.asdict(progress),
-            "files": {name: sha256(temporary / name) for name in (MODEL, TRAINING)},
+            "files": {name: sha256(temporary / name) for name in (MODEL, TRAINING) if (temporary / name).exists()},
         }
         (temporary / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     for name in names:
@@ -188,8 +194,24 @@ def load_model(checkpoint: Checkpoint) -> SRGNN:
     return model
 
 
+def own_data(checkpoint: Checkpoint) -> str:
+    """What `--data` has to name for the dataset that a checkpoint was trained on.
+
+    Raises:
+        InputError: the weights were imported, and nobody knows their dataset.
+    """
+    if checkpoint.dataset["path"] is None:
+        raise InputError(
+            f"{checkpoint.folder}: imported weights, whose dataset is unknown; name with --data one that numbers its "
+            f"{checkpoint.n_items - 1} items as they were numbered in training"
+        )
+    return checkpoint.dataset["path"]
+
+
 def check_fits(checkpoint: Checkpoint, dataset: SessionDataset) -> None:
     """See that a checkpoint and a dataset number the same items alike.
+
+    Of imported weights only the number of items is known; a warning says that their order is taken on trust.
 
     Raises:
         InputError: they do not; the message says where they part.
@@ -199,6 +221,12 @@ def check_fits(checkpoint: Checkpoint, dataset: SessionDataset) -> None:
     found = f"{checkpoint.folder}: of {checkpoint.dataset['name']}, does not fit {dataset.name}"
     if checkpoint.n_items != dataset.n_items:
         raise InputError(f"{found}: {checkpoint.n_items} items against {dataset.n_items}, padding included")
+    if checkpoint.dataset == UNKNOWN_DATASET:
+        logger.warning(
+            "%s: imported weights, whose dataset is unknown; their items are taken to be numbered as in %s",
+            checkpoint.folder, dataset.name,
+        )  # fmt: skip
+        return
     items = checkpoint.folder.parents[1] / "items.csv"
     if not items.is_file():
         raise InputError(f"{found}: the hashes differ, and without the run's items.csv the items cannot be compared")
@@ -210,7 +238,7 @@ def check_fits(checkpoint: Checkpoint, dataset: SessionDataset) -> None:
 def restore(checkpoint: Checkpoint, model: SRGNN, trained: SRGNN, adam: paddle.optimizer.Adam) -> None:
     """Put a checkpoint's weights and optimiser's state into what `save_checkpoint` took them from."""
     _set_weights(model, checkpoint.folder / MODEL)
-    arrays = _load_arrays(checkpoint.folder / TRAINING)
+    arrays = read_safetensors(checkpoint.folder / TRAINING)
     own = dict(trained.named_parameters())
     state = {}
     for key, array in arrays.items():
@@ -237,18 +265,8 @@ def _training_arrays(model: SRGNN, trained: SRGNN, adam: paddle.optimizer.Adam) 
     return arrays
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
-
-
 def _set_weights(model: SRGNN, path: Path) -> None:
-    arrays, expected = _load_arrays(path), model.state_dict()
+    arrays, expected = read_safetensors(path), model.state_dict()
     found = {key: list(array.shape) for key, array in arrays.items()}
     wanted = {key: list(tensor.shape) for key, tensor in expected.items()}
     if found != wanted:

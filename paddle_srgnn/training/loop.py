@@ -197,7 +197,7 @@ class Training:
     def _save(self, names: list[str]) -> None:
         self._catch_up()
         dataset = describe_dataset(self.dataset)
-        save_checkpoint(self.run, names, self.averaged, self.model, self.adam, self.settings, dataset, self.progress)
+        save_checkpoint(self.run, names, self.averaged, self.settings, dataset, self.progress, self.model, self.adam)
 
     def test(self, ks: tuple[int, ...] = KS) -> tuple[int, dict[str, float]]:
         """Evaluate the run's reported checkpoint on the test set and note the figures in metrics.csv.

@@ -80,17 +80,18 @@ def create_run(folder: Path, config: RunConfig, dataset: SessionDataset) -> None
     if folder.exists():
         raise InputError(f"{folder} exists already: go on with --resume, or choose another folder")
     with atomic_folder(folder) as temporary:
-        _write_config(temporary / CONFIG, config)
+        write_config(temporary / CONFIG, config)
         write_items(temporary / ITEMS, dataset)
 
 
 def update_run(folder: Path, config: RunConfig) -> None:
     """Replace a run's config.yaml."""
     with atomic_file(folder / CONFIG) as temporary:
-        _write_config(temporary, config)
+        write_config(temporary, config)
 
 
-def _write_config(path: Path, config: RunConfig) -> None:
+def write_config(path: Path, config: RunConfig) -> None:
+    """Write a config.yaml."""
     settings = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(config.settings).items()}
     values = vars(config) | {"settings": settings}
     path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")

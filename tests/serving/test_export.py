@@ -48,8 +48,7 @@ def make_run(folder: Path, dataset, *changes: str, recipe: str = "paper") -> Pat
     model = SRGNN(chosen.model_config(dataset.n_items))
     with paddle.no_grad():
         model.item_emb.weight[0] = 9.0  # what training makes of the padding's row must show nowhere
-    adam = paddle.optimizer.Adam(parameters=model.parameters())
-    save_checkpoint(folder, ["last"], model, model, adam, chosen, config.dataset, Progress())
+    save_checkpoint(folder, ["last"], model, chosen, config.dataset, Progress())
     return folder
 
 

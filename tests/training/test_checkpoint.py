@@ -39,7 +39,7 @@ def step(model, adam):
 
 def save(run, model, adam, names=("last",), **progress):
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-    save_checkpoint(run, list(names), model, model, adam, SETTINGS, DATASET, Progress(**progress))
+    save_checkpoint(run, list(names), model, SETTINGS, DATASET, Progress(**progress), model, adam)
 
 
 @pytest.fixture

@@ -1,0 +1,263 @@
+"""Parity and speed against another implementation of the reference's interface, on the same weights and batches.
+
+Integers must be equal; floats may differ by what another order of additions makes of them, as in the tests against the
+reference's own tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from .benchmarks.workload import PaddedSamples, own_error, padded, random_sessions
+from .datasets.sessions import SessionDataset, Sessions
+from .errors import InputError, WorkFailed
+from .model import SRGNN
+from .runtime import import_paddle
+from .training.checkpoint import Checkpoint, check_fits, load_model
+
+paddle = import_paddle()
+
+SIZES = {"embedding_dim": 32, "step": 2, "n_items": 500}  # of the model with random weights
+GRAPH = ("alias_inputs", "A", "items", "mask")  # what `_get_slice` returns
+STEPS, LEARNING_RATE = 10, 1e-3  # of Adam
+ADAM_LOSSES = f"loss in {STEPS} Adam steps"
+INTERFACE = "SRGNN(config), forward(item_seq, mask, item) and _get_slice(item_seq)"
+
+# The allowed difference is a share of the largest entry that the reference computes, or of 1 where that is smaller.
+TOLERANCES = dict.fromkeys(GRAPH, 0.0) | {"A": 1e-7, "user_emb": 2e-6, "loss": 2e-6, ADAM_LOSSES: 1e-4}
+# Of gradients it is a share of the largest entry of each, and a little for those that are zero.
+GRADIENT_TOLERANCE, SMALLEST_GRADIENT = 1e-4, 1e-7
+
+Batches = Mapping[str, tuple[np.ndarray, np.ndarray]]  # item_seq (B, L) and target (B,), by name
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """The largest difference in one quantity on one batch.
+
+    Attributes:
+        batch: the batch's name.
+        quantity: one of TOLERANCES, or "gradient of NAME".
+        largest: the largest absolute difference; infinite where the shapes differ.
+        allowed: the tolerance.
+    """
+
+    batch: str
+    quantity: str
+    largest: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        return self.largest <= self.allowed  # not a number never passes
+
+
+@dataclasses.dataclass
+class Comparison:
+    """What comparing two implementations found.
+
+    Attributes:
+        differences: of every quantity on every batch.
+        errors: the reference's own error, by the batch on which it failed.
+        step_ms: the median milliseconds of a training step, (ours, the reference's), by batch.
+    """
+
+    differences: list[Difference] = dataclasses.field(default_factory=list)
+    errors: dict[str, str] = dataclasses.field(default_factory=dict)
+    step_ms: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        return not self.errors and all(difference.passed for difference in self.differences)
+
+
+def random_weights(sizes: Mapping[str, int], seed: int = 0) -> dict[str, np.ndarray]:
+    """A state dict from U(-1/sqrt d, 1/sqrt d): biases and the padding's row too, so that each of them shows."""
+    rng = np.random.default_rng(seed)
+    bound = sizes["embedding_dim"] ** -0.5
+    shapes = {name: tensor.shape for name, tensor in SRGNN(sizes).state_dict().items()}
+    return {name: rng.uniform(-bound, bound, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def random_batches(n_items: int, seed: int = 0) -> Batches:
+    """A batch for each way in which sessions can be special."""
+    rng = np.random.default_rng(seed)
+    rows = {
+        "padded": padded(random_sessions(100, 20, n_items, seed), 20),
+        "full rows": rng.integers(1, n_items, (32, 10)),
+        "single clicks": rng.integers(1, n_items, (16, 1)),
+        "single clicks, padded": padded([rng.integers(1, n_items, 1) for _ in range(16)], 5),
+        "self-loops and repeats": padded([rng.integers(1, 4, n) for n in rng.integers(1, 13, 32)], 12),
+        "long": padded([rng.integers(1, n_items, 70), *random_sessions(15, 70, n_items, seed + 1)], 70),
+        "one row": padded([rng.integers(1, n_items, 7)], 9),
+    }
+    return {name: (item_seq, rng.integers(1, n_items, len(item_seq))) for name, item_seq in rows.items()}
+
+
+def real_batches(sessions: Sessions, max_session_length: int, seed: int = 0) -> Batches:
+    """Three batches of up to 100 samples, drawn at random, padded to their longest input."""
+    samples = PaddedSamples(sessions, max_session_length)
+    order = np.random.default_rng(seed).permutation(len(samples.positions))[:300]
+    batches = {}
+    for number, drawn in enumerate(np.array_split(order, min(3, len(order))), 1):
+        item_seq, target = samples.batch(drawn)
+        longest = int((item_seq > 0).sum(axis=1).max())
+        batches[f"samples {number}"] = item_seq[:, :longest], target
+    return batches
+
+
+def of_checkpoint(
+    checkpoint: Checkpoint, dataset: SessionDataset
+) -> tuple[dict[str, int], dict[str, np.ndarray], Batches]:
+    """A checkpoint's sizes and weights, and batches of a dataset's test samples, for `compare`.
+
+    Whether item 0 was scored in training does not count: here it is in both, as in the reference.
+
+    Raises:
+        InputError: the checkpoint's switches make its layers other than the reference's, or the dataset does not fit.
+    """
+    settings = checkpoint.settings
+    switches = settings.model_switches()
+    switches.pop("score_item_zero", None)
+    if switches:
+        named = ", ".join(f"{key}={value}" for key, value in switches.items())
+        raise InputError(f"{checkpoint.folder}: trained with {named}, which the reference does not have")
+    check_fits(checkpoint, dataset)
+    sizes = {"embedding_dim": settings.embedding_dim, "step": settings.step, "n_items": checkpoint.n_items}
+    weights = {name: tensor.numpy() for name, tensor in load_model(checkpoint).state_dict().items()}
+    return sizes, weights, real_batches(dataset.test, settings.max_session_length)
+
+
+def compare(
+    reference: type, sizes: Mapping[str, int], weights: Mapping[str, np.ndarray], batches: Batches
+) -> Comparison:
+    """Run two implementations with the same weights on the same batches.
+
+    Args:
+        reference: a class with the interface of the reference's SRGNN.
+        sizes: embedding_dim, step and n_items; our switches are off.
+        weights: the state dict that is copied into both for each batch.
+        batches: what they run on.
+
+    Raises:
+        InputError: the class has not that interface.
+        WorkFailed: it cannot be made, or its state dict is not the reference's.
+    """
+    _require_interface(reference)
+    with _its_own_code(reference):
+        theirs = reference(dict(sizes))
+        shapes = {name: list(tensor.shape) for name, tensor in theirs.state_dict().items()}
+    expected = {name: list(array.shape) for name, array in weights.items()}
+    if shapes != expected:
+        keys = sorted(key for key in shapes.keys() | expected.keys() if shapes.get(key) != expected.get(key))
+        listed = "; ".join(f"{key}: there {shapes.get(key)}, here {expected.get(key)}" for key in keys)
+        raise WorkFailed(f"the state dicts differ: {listed}")
+    found = Comparison()
+    ours = SRGNN(sizes)
+    for name, (item_seq, target) in batches.items():
+        batch = paddle.to_tensor(item_seq), paddle.to_tensor(target)
+        try:
+            differences, step_ms = _compare_on(ours, theirs, weights, batch, name)
+        except _ReferenceFailed as error:
+            found.errors[name] = str(error)
+        else:
+            found.differences += differences
+            found.step_ms[name] = step_ms
+    return found
+
+
+class _ReferenceFailed(WorkFailed):
+    """An error in the reference's own code."""
+
+
+@contextlib.contextmanager
+def _its_own_code(reference: type) -> Iterator[None]:
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        what = own_error(error, inspect.getfile(reference))
+        raise _ReferenceFailed(f"the reference fails, by an error of its own: {what}") from error
+
+
+def _require_interface(reference: type) -> None:
+    try:
+        if not issubclass(reference, paddle.nn.Layer):
+            raise TypeError("it is no paddle.nn.Layer")
+        inspect.signature(reference).bind("config")
+        inspect.signature(reference.forward).bind("self", "item_seq", "mask", "item")
+        inspect.signature(reference._get_slice).bind("self", "item_seq")
+    except (TypeError, AttributeError) as error:
+        name = getattr(reference, "__name__", reference)
+        raise InputError(f"{name} has not the reference's interface, {INTERFACE}: {error}") from None
+
+
+def _compare_on(ours, theirs, weights: Mapping[str, np.ndarray], batch: tuple, name: str):
+    """The differences on one batch, and both medians of a training step."""
+    with _its_own_code(type(theirs)):
+        expected = _computed(theirs, weights, *batch)
+        their_step = _training(theirs, weights, *batch)
+    found = _computed(ours, weights, *batch)
+    our_step = _training(ours, weights, *batch)
+    steps = []
+    for _ in range(STEPS):
+        our_loss, our_ms = our_step()
+        with _its_own_code(type(theirs)):
+            their_loss, their_ms = their_step()
+        steps.append((our_loss, their_loss, our_ms, their_ms))
+    our_losses, their_losses, our_ms, their_ms = zip(*steps, strict=True)
+    found[ADAM_LOSSES], expected[ADAM_LOSSES] = np.array(our_losses), np.array(their_losses)
+    differences = [_difference(name, quantity, found[quantity], expected[quantity]) for quantity in found]
+    return differences, (statistics.median(our_ms), statistics.median(their_ms))
+
+
+def _computed(model, weights: Mapping[str, np.ndarray], item_seq, target) -> dict[str, np.ndarray]:
+    """Everything an implementation computes on a batch, by quantity."""
+    model.set_state_dict(weights)
+    model.train()
+    graph = model._get_slice(item_seq)
+    quantities = dict(zip(GRAPH, graph, strict=True))
+    output = model(item_seq, quantities["mask"], target)
+    quantities |= {"user_emb": output["user_emb"], "loss": output["loss"]}
+    output["loss"].backward()
+    for name, parameter in model.named_parameters():
+        # Without a gradient a parameter is not trained, as with one of zero.
+        gradient = paddle.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        quantities[f"gradient of {name}"] = gradient
+    arrays = {quantity: np.array(tensor) for quantity, tensor in quantities.items()}
+    model.clear_gradients()
+    return arrays
+
+
+def _training(model, weights: Mapping[str, np.ndarray], item_seq, target) -> Callable[[], tuple[float, float]]:
+    """A function that takes one step of Adam and returns the loss before it and its milliseconds."""
+    model.set_state_dict(weights)
+    adam = paddle.optimizer.Adam(LEARNING_RATE, parameters=model.parameters())
+
+    def step() -> tuple[float, float]:
+        start = time.perf_counter()
+        loss = model(item_seq, None, target)["loss"]
+        loss.backward()
+        adam.step()
+        adam.clear_grad()
+        return loss.item(), 1e3 * (time.perf_counter() - start)
+
+    return step
+
+
+def _difference(batch: str, quantity: str, found: np.ndarray, expected: np.ndarray) -> Difference:
+    scale = float(np.abs(expected).max(initial=0))
+    if quantity in TOLERANCES:
+        allowed = TOLERANCES[quantity] * max(1.0, scale)
+    else:
+        allowed = GRADIENT_TOLERANCE * scale + SMALLEST_GRADIENT
+    if found.shape != expected.shape:
+        return Difference(batch, quantity, float("inf"), allowed)
+    difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    return Difference(batch, quantity, float(difference.max(initial=0)), allowed)
