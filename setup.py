@@ -12,6 +12,7 @@ setup(
     extras_require={
         # Not in the base: it would overwrite a GPU user's own paddlepaddle-gpu.
         "cpu": ["paddlepaddle>=3.0,<4"],
+        "ann": ["faiss-cpu"],  # approximate search in tools/recommend.py
         "test": ["pytest", "hypothesis", "ruff"],
     },
 )

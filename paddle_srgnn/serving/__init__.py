@@ -1,0 +1,1 @@
+"""Serving: raw item ids in, ranked raw item ids out."""
