@@ -1,8 +1,8 @@
 """Recommend the next items of sessions: a stream of sessions with raw item ids in, ranked raw item ids out.
 
-The input is JSON lines {"session": any, "items": [raw ids, oldest first]}, or CSV with a header and the columns session
-and item, the rows of a session one after another, in click order; its first line tells which. What has arrived is answered
-at once, in its order. Unknown items are left out and counted.
+The input is JSON lines {"session": any, "items": [raw ids, oldest first]}, or CSV with a header and the columns
+session and item, the rows of a session one after another, in click order; its first line tells which. What has arrived
+is answered at once, in its order. Unknown items are left out and counted.
 """
 
 from __future__ import annotations

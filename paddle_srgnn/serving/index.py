@@ -26,7 +26,7 @@ class Excluded(NamedTuple):
 
 
 def score(user_emb: paddle.Tensor, table: paddle.Tensor) -> paddle.Tensor:
-    """The scores (b, V) of session vectors (b, d) against the item table (V, d): the model's scoring, for every index."""
+    """The scores (b, V) of session vectors (b, d) against the item table (V, d): the model's scoring."""
     return paddle.matmul(user_emb, table, transpose_y=True)
 
 

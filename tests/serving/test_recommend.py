@@ -201,7 +201,7 @@ def test_a_run_that_cannot_name_its_items_is_refused(ring_run, tmp_path):
     with pytest.raises(InputError, match="19 items, the checkpoint has 20"):
         Recommender.load(copy)
     (copy / "items.csv").unlink()
-    with pytest.raises(InputError, match="items.csv: missing"):
+    with pytest.raises(InputError, match="missing, and only it"):
         Recommender.load(copy)
     with pytest.raises(InputError, match="no such run"):
         Recommender.load(tmp_path / "nowhere")
