@@ -134,7 +134,7 @@ def _fetch_all(url: str, part: Path, patience: Patience, progress: Callable) -> 
 def _attempt(url: str, part: Path, timeout: float, progress: Callable) -> None:
     """One request for what is missing. Returns once `part` is whole, raises _Broken if it is not."""
     known = _recorded(part, url)
-    have = _size(part) if known else 0
+    have = _size(part) if known and _size(part) <= known.length else 0
     if known and have == known.length:  # stopped between the last byte and the file's name
         return
     headers = {"User-Agent": "paddle-srgnn", "Accept-Encoding": "identity"}

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import http.server
 import json
+import random
 import re
 import threading
 
@@ -13,7 +14,7 @@ from paddle_srgnn.datasets import download as module
 from paddle_srgnn.datasets.download import SOURCES, Patience, download
 from paddle_srgnn.errors import InputError, WorkFailed
 
-CONTENT = bytes(range(256)) * 1000
+CONTENT = random.Random(0).randbytes(256_000)
 OTHER = b"other" * 40_000
 HALF = len(CONTENT) // 2
 
@@ -172,6 +173,19 @@ def test_a_file_that_changes_in_between_is_not_mixed(server, path, validators):
     assert path.read_bytes() == OTHER and files(path) == ["log.csv"]
 
 
+def test_a_file_that_has_become_shorter(server, path):
+    """There is nothing left where the .part ends: the server answers 416."""
+
+    def shrinks(handler, status, body):
+        server.content = OTHER[:1000]
+        breaks_off(handler, status, body)
+
+    server.validators = False
+    server.faults = [shrinks]
+    assert download(server.url, path, patience=QUICK)
+    assert path.read_bytes() == OTHER[:1000] and len(server.requests) == 3
+
+
 def test_a_server_that_ignores_if_range_does_not_mix_them_either(server, path):
     def other_file(handler, status, body):
         server.content = OTHER
@@ -186,9 +200,9 @@ def test_a_server_that_ignores_if_range_does_not_mix_them_either(server, path):
 
 def test_a_range_from_elsewhere_is_not_taken(server, path):
     def shifted(handler, status, body):
-        handler.extra["Content-Range"] = f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"
-        handler.start(206, len(CONTENT))
-        handler.wfile.write(CONTENT)
+        handler.extra["Content-Range"] = f"bytes 0-{HALF - 1}/{len(CONTENT)}"
+        handler.start(206, HALF)
+        handler.wfile.write(CONTENT[:HALF])
 
     server.faults = [breaks_off, shifted]
     assert download(server.url, path, patience=QUICK)
