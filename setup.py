@@ -7,11 +7,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["paddle_srgnn", "paddle_srgnn.*"]),
-    package_data={"paddle_srgnn": ["recipes/*.yaml"]},
+    package_data={"paddle_srgnn": ["recipes/*.yaml", "evaluation/published.yaml"]},
     install_requires=["numpy", "pandas", "scipy", "scikit-learn", "safetensors", "PyYAML", "tqdm", "matplotlib"],
     extras_require={
         # Not in the base: it would overwrite a GPU user's own paddlepaddle-gpu.
         "cpu": ["paddlepaddle>=3.0,<4"],
+        "ann": ["faiss-cpu"],
         "onnx": ["paddle2onnx>=2.1,<3", "onnx", "onnxruntime"],
         "test": ["pytest", "hypothesis", "ruff"],
     },

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["GNN", "SRGNN", "__version__"]
+__all__ = ["GNN", "SRGNN", "Recommender", "__version__"]
 
-_HOMES = {"GNN": "model", "SRGNN": "model"}
+_HOMES = {"GNN": "model", "SRGNN": "model", "Recommender": "serving.recommend"}
 
 
 def __getattr__(name: str):

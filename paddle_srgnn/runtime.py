@@ -98,6 +98,11 @@ def tune(threads: int | None = None) -> int:
     return _threads
 
 
+def thread_count() -> int:
+    """How many threads this process computes with, as `tune` set it."""
+    return _threads
+
+
 def _tell_if_late() -> None:
     global _late_tuning_told
     if "paddle" in sys.modules and not _late_tuning_told:

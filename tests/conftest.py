@@ -88,3 +88,13 @@ def data(ring, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "ring"
     write_dataset(ring, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def ring_run(data, run_tool, tmp_path_factory) -> Path:
+    """A run that has learnt the ring; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs") / "ring"
+    changes = ("embedding_dim=8", "batch_size=32", "learning_rate=0.02", "lr_decay_after=", "epochs=6")
+    process = run_tool("train", "--data", data, *(f"--set={change}" for change in changes), "--out", folder)
+    assert process.returncode == 0, process.stderr
+    return folder

@@ -1,1 +1,1 @@
-"""What a trained run is used for."""
+"""Using a trained model: recommendations from raw item ids, and exports for other runtimes."""

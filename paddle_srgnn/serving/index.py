@@ -1,0 +1,136 @@
+"""The best of all items for each session vector: exactly, or approximately by faiss's HNSW graph.
+
+Both indexes have one method, `search`. A column is an item's place in the table: item 1 is column 0, so the padding is
+never found.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import InputError, WorkFailed
+from ..runtime import import_paddle, in_row_blocks, memory_of, thread_count
+
+paddle = import_paddle()
+
+SCORES_AT_ONCE = 25_000_000  # 100 MB of float32, whatever the number of sessions and the size of the catalogue
+
+
+class Excluded(NamedTuple):
+    """What must not be found: (row, column) pairs, rows ascending."""
+
+    rows: np.ndarray  # (E,) int64
+    columns: np.ndarray  # (E,) int64
+
+
+def score(user_emb: paddle.Tensor, table: paddle.Tensor) -> paddle.Tensor:
+    """The scores (b, V) of session vectors (b, d) against the item table (V, d): the model's scoring."""
+    return paddle.matmul(user_emb, table, transpose_y=True)
+
+
+def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of the k highest scores of each row and those scores, best first, equal ones by column.
+
+    A row's columns are dealt out to some 32k groups. The k-th highest of the groups' maxima is a bound that k scores
+    reach, so the top k are among the few that reach it, and only those are sorted.
+
+    Args:
+        scores: float32 (b, V), -inf for what is excluded.
+        k: from 1 to V.
+
+    Returns:
+        columns int64 (b, k) and scores float32 (b, k).
+
+    Raises:
+        WorkFailed: a score is NaN or +inf.
+    """
+    n_rows, width = scores.shape
+    n_groups = min(width, 32 * k)
+    whole = width - width % n_groups
+    maxima = scores[:, :whole].reshape(n_rows, -1, n_groups).max(axis=1)  # (b, groups)
+    rest = width - whole
+    np.maximum(maxima[:, :rest], scores[:, whole:], out=maxima[:, :rest])
+    if not (maxima < np.inf).all():
+        raise WorkFailed("a session's scores are not finite: the model has diverged, nothing can be recommended")
+    bound = np.partition(maxima, -k, axis=1)[:, -k, None]  # (b, 1)
+    rows, columns = np.divmod(np.flatnonzero(scores >= bound), width)  # np.nonzero of two dimensions is slow
+    values = scores[rows, columns]
+    order = np.lexsort((columns, -values, rows))
+    first = np.searchsorted(rows, np.arange(n_rows))  # rows ascend before and after the sort
+    best = order[first[:, None] + np.arange(k)]  # (b, k)
+    return columns[best], values[best]
+
+
+class Exact:
+    """Every item is scored.
+
+    Args:
+        table: (V, d), a row per item but the padding.
+    """
+
+    def __init__(self, table: paddle.Tensor):
+        self.table = table
+
+    def search(self, user_emb: paddle.Tensor, k: int, excluded: Excluded) -> tuple[np.ndarray, np.ndarray]:
+        """The k best columns for each session vector (b, d), and their scores, best first, equal ones by column.
+
+        Returns:
+            columns int64 (b, k) and scores float32 (b, k), -inf where fewer than k are left.
+        """
+        k = min(k, len(self.table))
+        columns = np.empty((len(user_emb), k), dtype=np.int64)
+        values = np.empty((len(user_emb), k), dtype=np.float32)
+        rows = max(1, SCORES_AT_ONCE // len(self.table))
+        for first in range(0, len(user_emb), rows):
+            part = slice(first, first + rows)
+            scores = score(user_emb[part], self.table)  # (b, V)
+            array = memory_of(scores) if scores.place.is_cpu_place() else scores.numpy()
+            inside = slice(*np.searchsorted(excluded.rows, [first, first + rows]))
+            array[excluded.rows[inside] - first, excluded.columns[inside]] = -np.inf
+            in_row_blocks(_into, array, columns[part], values[part])
+        return columns, values
+
+
+def _into(scores: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
+    columns[:], values[:] = top_k(scores, columns.shape[1])
+
+
+class Hnsw:
+    """Approximate: faiss's HNSW graph over the item table, by inner product (Malkov and Yashunin, TPAMI 2020).
+
+    Args:
+        table: (V, d), a row per item but the padding.
+
+    Raises:
+        InputError: faiss is not installed.
+    """
+
+    LINKS, EF_CONSTRUCTION, EF_SEARCH = 32, 200, 128
+
+    def __init__(self, table: paddle.Tensor):
+        try:
+            import faiss
+        except ImportError as error:
+            raise InputError(f'index hnsw needs faiss ({error}): pip install -e ".[ann]", or use exact') from None
+        faiss.omp_set_num_threads(thread_count())  # with Paddle imported first it would be one
+        self._parameters = faiss.SearchParametersHNSW
+        self._index = faiss.IndexHNSWFlat(table.shape[1], self.LINKS, faiss.METRIC_INNER_PRODUCT)
+        self._index.hnsw.efConstruction = self.EF_CONSTRUCTION
+        self._index.add(table.numpy())
+
+    def search(self, user_emb: paddle.Tensor, k: int, excluded: Excluded) -> tuple[np.ndarray, np.ndarray]:
+        """As `Exact.search`, for most of the best columns."""
+        n_rows = len(user_emb)
+        # As many more as the row with most excluded may lose.
+        wanted = min(k + int(np.bincount(excluded.rows, minlength=1).max()), self._index.ntotal)
+        parameters = self._parameters(efSearch=max(self.EF_SEARCH, 2 * wanted))
+        values, columns = self._index.search(user_emb.numpy(), wanted, params=parameters)  # (b, wanted) each
+        if not (values < np.inf).all():
+            raise WorkFailed("a session's scores are not finite: the model has diverged, nothing can be recommended")
+        values[columns < 0] = -np.inf
+        pairs = np.arange(n_rows)[:, None] * self._index.ntotal + columns
+        values[np.isin(pairs, excluded.rows * self._index.ntotal + excluded.columns)] = -np.inf
+        order = np.lexsort((columns, -values), axis=1)[:, :k]
+        return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
