@@ -107,7 +107,7 @@ class Markov:
 
 
 class SessionPopularity:
-    """Ranks the session's items by their clicks in it so far, then by their clicks in training; then all others by these.
+    """Ranks the session's items by their clicks in it so far, and all others behind them; those equal by popularity.
 
     S-POP of Hidasi et al., *Session-based Recommendations with Recurrent Neural Networks*, ICLR 2016.
 
@@ -138,29 +138,31 @@ DECAYS = {
 class VSKNN:
     """Ranks items by the training sessions most like the session so far, its recent clicks counting most.
 
-    V-SKNN of Ludewig & Jannach, *Evaluation of Session-based Recommendation Algorithms*, UMUAI 2018. Of a session of L
-    clicks the click `step` steps before the target weighs (L - step + 1) / L. A training session is as similar as the
-    sum of the weights of the items it shares, each by its latest click. Among the `m` most recent training sessions that
-    share an item the `k` most similar are the neighbours, the most recent of equals. An item's score is the sum over the
-    neighbours that hold it of similarity / step, the step being that of the latest click that the neighbour shares. It is
-    multiplied by 1 + idf * log(training sessions / those that hold the item), as Ludewig et al., *Empirical Analysis of
-    Session-based Recommendation Algorithms*, UMUAI 2021, do. Items of equal score, most of them without a neighbour, are
-    ranked by popularity.
+    V-SKNN of Ludewig & Jannach, *Evaluation of Session-based Recommendation Algorithms*, UMUAI 2018. In a session of L
+    clicks the click `step` steps before the target weighs (L - step + 1) / L. A training session's similarity is the
+    sum of the weights of the items it shares, each by its latest click. Of the `m` most recent training sessions that
+    share an item the `k` most similar are the neighbours; of equally similar ones the most recent. An item's score is
+    the sum, over the neighbours that hold it, of similarity x decay(step), with the step of the latest click that the
+    neighbour shares. As in Ludewig et al., *Empirical Analysis of Session-based Recommendation Algorithms*, UMUAI 2021,
+    it is multiplied by 1 + idf x ln(training sessions / those that hold the item). Items of equal score, most of them
+    in no neighbour, are ranked by popularity.
+
+    The defaults were chosen on validation: data/results/vsknn-validation.csv.
 
     Args:
         train: the training sessions, in order of date.
         n_items: the number of items, padding included.
         k: the number of neighbours.
         m: the number of training sessions they are chosen from.
-        idf: how much rare items are preferred; 0 is the method of 2018.
         decay: one of `DECAYS`.
+        idf: how much rare items are preferred; 0 is the method of 2018.
     """
 
     name = "V-SKNN"
-    ROWS = 256  # samples whose neighbours are held at a time
-    TIE = 1e-6  # weight of the popularity: too little to reorder scores, enough beside them in float64
+    ROWS = 64  # samples whose neighbours are held at a time
+    TIE = 1e-6  # weight of the popularity: too little to reorder scores, and in float64 not lost beside them
 
-    def __init__(self, train: Sessions, n_items: int, k: int = 100, m: int = 1000, idf: float = 1.0, decay="div"):
+    def __init__(self, train: Sessions, n_items: int, k: int = 500, m: int = 1000, decay: str = "div", idf: float = 2):
         self.n_items, self.k, self.m = n_items, k, m
         self._decay = DECAYS[decay]
         positions = training_positions(train)
@@ -168,7 +170,7 @@ class VSKNN:
         session, item = np.divmod(np.unique(session * n_items + train.items[positions]), n_items)
         self._sessions = _incidence(session, item, (len(train), n_items))
         by_item = np.argsort(item, kind="stable")
-        # A session among the m most recent that share any item is among the m most recent that hold each that it shares.
+        # One of the m most recent sessions that share an item is one of the m most recent that hold that item.
         by_item = by_item[_last_of_each(item[by_item], m)]
         self._holders = _incidence(item[by_item], session[by_item], (n_items, len(train)))
         holders = np.maximum(np.bincount(item, minlength=n_items), 1)  # (n_items,)
@@ -190,9 +192,7 @@ class VSKNN:
         latest = np.unique((sample * self.n_items + item)[::-1], return_index=True)[1]  # of each item, from the end
         sample, item, step = sample[::-1][latest], item[::-1][latest], step[::-1][latest]
         length = positions - sessions.sample_starts(positions)  # (n,)
-        weight = (length[sample] - step + 1).astype(
-            np.float64
-        )  # L times too large: equal sums of whole numbers are equal
+        weight = length[sample] - step + 1  # times L for now: sums of whole numbers that should be equal are
         clicks = sparse.csr_array((weight, (sample, item)), shape=(n, self.n_items))
 
         similarity = clicks @ self._holders  # (n, training sessions)

@@ -13,7 +13,7 @@ import numpy as np
 
 from .metrics import sample_gains
 
-AT_ONCE = 1 << 21  # sessions drawn at a time, over all repetitions: at most 32 MB
+AT_ONCE = 1 << 21  # sessions drawn at a time, over several repetitions: 16 MB, and as much for each copy of them
 
 
 def session_intervals(

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_srgnn.datasets.sessions import Sessions
@@ -177,6 +177,7 @@ def slow_vsknn(train, current, n_items, k, m, idf):
     return [score * (1 + idf * math.log(len(train) / n)) for score, n in zip(scores, holders, strict=True)]
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(SESSION, min_size=1, max_size=12), st.lists(SESSION, min_size=1, max_size=4), st.integers(1, 6),
     st.integers(1, 8), st.sampled_from([0, 1, 2.5]), st.data(),
