@@ -8,6 +8,8 @@ from pathlib import Path
 
 import _tool
 
+TESTED = ("P", "MRR")  # metrics whose intervals are printed and that are tested, at the largest K
+
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -22,7 +24,7 @@ def parse() -> argparse.Namespace:
         "--ties", choices=("mean", "optimistic", "pessimistic"), default="mean",
         help="the rank of a target among items of equal score: in their middle (default), first, or last",
     )  # fmt: skip
-    parser.add_argument("--baselines", action="store_true", help="add popularity and item-to-item Markov to the table")
+    parser.add_argument("--baselines", action="store_true", help="add popularity, session popularity, Markov, V-SKNN")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="default: a GPU where there is one")
@@ -35,7 +37,7 @@ def main() -> int:
     from paddle_srgnn import runtime
     from paddle_srgnn.datasets import load_dataset
     from paddle_srgnn.errors import InputError
-    from paddle_srgnn.evaluation.report import metrics_table
+    from paddle_srgnn.evaluation.report import intervals_table, metrics_table, tests_table
     from paddle_srgnn.files import write_csv, write_json
 
     for path in (args.json, args.csv):
@@ -48,19 +50,30 @@ def main() -> int:
     _tool.log_to()
 
     dataset = load_dataset(args.data or data_of(args.checkpoints))
-    results, failures = evaluate_all(dataset, args)
+    results, failures, tests = evaluate_all(dataset, args)
     if results:
         print(f"{dataset.name}, {args.split}, in percent\n")
         print(metrics_table([(result["checkpoint"], result["metrics"]) for result in results]))
+        shown = [f"{name}@{max(args.k)}" for name in TESTED]
+        print("\n" + intervals_table([(result["checkpoint"], result) for result in results], shown))
+    if tests:
+        print("\n" + tests_table(tests, [result["checkpoint"] for result in results]))
     for failure in failures:
         print(f"{failure['checkpoint']}: {failure['error']}", file=sys.stderr)
     if args.json:
         about = {"dataset": dataset.name, "dataset_hash": dataset.hash, "split": args.split, "ties": args.ties}
-        write_json(args.json, about | {"results": results + failures})
+        write_json(args.json, about | {"results": results + failures, "tests": tests})
     if args.csv:
-        fields = ("checkpoint", "samples", "error")
-        write_csv(args.csv, [{key: row[key] for key in fields} | row["metrics"] for row in results + failures])
+        write_csv(args.csv, [csv_row(result) for result in results + failures])
     return _tool.FAILED if failures else _tool.DONE
+
+
+def csv_row(result: dict) -> dict:
+    row = {key: result[key] for key in ("checkpoint", "samples", "error")}
+    for name, value in result["metrics"].items():
+        low, high = result["intervals"][name]
+        row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return row
 
 
 def data_of(paths: list[Path]) -> str:
@@ -77,41 +90,60 @@ def data_of(paths: list[Path]) -> str:
     raise errors[0]
 
 
-def evaluate_all(dataset, args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
-    """A result for each checkpoint and baseline, and for each that failed its error; alone, it is raised."""
+def evaluate_all(dataset, args: argparse.Namespace) -> tuple[list[dict], list[dict], list[dict]]:
+    """A result for each checkpoint and baseline; for each that failed its error, raised if it is alone; the tests."""
     from paddle_srgnn.errors import InputError, WorkFailed
+    from paddle_srgnn.evaluation.statistics import paired_tests
 
-    results, failures = [], []
+    results, failures, ranks, sessions = [], [], {}, None
     for path in args.checkpoints:
-        result = {"checkpoint": str(path), "samples": 0, "metrics": {}, "intervals": {}, "error": None}
         try:
-            result["samples"], result["metrics"] = evaluate_one(path, dataset, args)
-            results.append(result)
+            sessions, ranks[str(path)] = evaluate_one(path, dataset, args)
+            results.append(result_of(str(path), sessions, ranks[str(path)], args.k))
         except (InputError, WorkFailed) as error:
             if len(args.checkpoints) == 1:
                 raise
-            failures.append(result | {"error": str(error)})
+            empty = {"checkpoint": str(path), "samples": 0, "metrics": {}, "intervals": {}}
+            failures.append(empty | {"error": str(error)})
     if args.baselines:
-        results += baseline_results(dataset, args)
-    return results, failures
+        sessions = dataset.test
+        for name, of_baseline in baseline_results(dataset, args):
+            ranks[name] = of_baseline
+            results.append(result_of(name, sessions, of_baseline, args.k))
+    if len({len(of_one) for of_one in ranks.values()}) != 1:  # none, or of different validation splits
+        return results, failures, []
+    metrics = [f"{name}@{max(args.k)}" for name in TESTED]
+    return results, failures, paired_tests(ranks, session_labels(sessions), metrics)
 
 
-def baseline_results(dataset, args: argparse.Namespace) -> list[dict]:
-    from paddle_srgnn.evaluation.baselines import baseline_ranks, baselines
+def result_of(name: str, sessions, ranks, ks: list[int]) -> dict:
     from paddle_srgnn.evaluation.metrics import ranking_metrics
+    from paddle_srgnn.evaluation.statistics import session_intervals
 
-    results = []
+    ks = sorted(set(ks))
+    metrics, intervals = ranking_metrics(ranks, ks), session_intervals(ranks, session_labels(sessions), ks)
+    return {"checkpoint": name, "samples": len(ranks), "metrics": metrics, "intervals": intervals, "error": None}
+
+
+def session_labels(sessions):
+    """What the samples of a session have in common: where it starts."""
+    return sessions.sample_starts(sessions.sample_positions())
+
+
+def baseline_results(dataset, args: argparse.Namespace):
+    """Each baseline's name and ranks, with a progress bar."""
+    from paddle_srgnn.evaluation.baselines import baseline_ranks, baselines
+    from paddle_srgnn.evaluation.ranking import progress_bar
+
     for baseline in baselines(dataset):
-        metrics = ranking_metrics(baseline_ranks(baseline, dataset.test, args.ties), sorted(set(args.k)))
-        samples = dataset.test.n_samples
-        row = {"checkpoint": baseline.name, "samples": samples, "metrics": metrics, "intervals": {}, "error": None}
-        results.append(row)
-    return results
+        with progress_bar(baseline.name, dataset.test.n_samples) as bar:
+            yield baseline.name, baseline_ranks(baseline, dataset.test, args.ties, advance=bar.update)
 
 
-def evaluate_one(path: Path, dataset, args: argparse.Namespace) -> tuple[int, dict[str, float]]:
+def evaluate_one(path: Path, dataset, args: argparse.Namespace):
+    """The sessions that a checkpoint is evaluated on, and the ranks of its samples."""
     from paddle_srgnn.errors import InputError, WorkFailed
-    from paddle_srgnn.evaluation.ranking import evaluate
+    from paddle_srgnn.evaluation.ranking import model_ranks
     from paddle_srgnn.training.checkpoint import check_fits, find_checkpoint, load_model, read_checkpoint
     from paddle_srgnn.training.loop import split_validation
 
@@ -121,10 +153,9 @@ def evaluate_one(path: Path, dataset, args: argparse.Namespace) -> tuple[int, di
     if sessions is None:
         raise InputError(f"{path}: --split valid, but this run was trained without a validation set (valid_fraction=0)")
     try:
-        metrics = evaluate(load_model(checkpoint), sessions, checkpoint.settings, tuple(args.k), str(path), args.ties)
+        return sessions, model_ranks(load_model(checkpoint), sessions, checkpoint.settings, str(path), args.ties)
     except WorkFailed as error:
         raise WorkFailed(f"{checkpoint.folder}: {error}") from None
-    return sessions.n_samples, metrics
 
 
 if __name__ == "__main__":

@@ -74,19 +74,15 @@ def ranks(greater: np.ndarray, equals: np.ndarray, ties: str = "mean") -> np.nda
     return 1.0 + greater + TIES[ties] * np.asarray(equals)
 
 
-def ranking_metrics(ranks: np.ndarray, ks: Iterable[int]) -> dict[str, float]:
-    """P@K, MRR@K and NDCG@K over samples with one right item each.
-
-    A hit is a rank <= K. P@K is the share of hits: the field's name since the SR-GNN paper for what, with one right
-    item, is Recall@K and HR@K as well. MRR@K is the mean of 1/rank, and NDCG@K that of 1/log2(rank + 1), the ideal
-    being 1; both count 0 past K.
+def sample_gains(ranks: np.ndarray, ks: Iterable[int]) -> dict[str, np.ndarray]:
+    """What each sample adds to P@K, MRR@K and NDCG@K, the metrics being the samples' means.
 
     Args:
         ranks: (n,), from 1.
         ks: the cut-offs, each >= 1.
 
     Returns:
-        `{"P@5": .., "MRR@5": .., "NDCG@5": ..}` for each K, in percent.
+        `{"P@5": .., "MRR@5": .., "NDCG@5": ..}` for each K, each float64 (n,), from 0 to 1.
 
     Raises:
         ValueError: there are no samples, or a K is below 1.
@@ -94,11 +90,26 @@ def ranking_metrics(ranks: np.ndarray, ks: Iterable[int]) -> dict[str, float]:
     ranks = np.asarray(ranks, dtype=np.float64)
     if not len(ranks):
         raise ValueError("metrics need at least one sample, found none")
-    metrics = {}
+    gains = {}
     for k in ks:
         if k < 1:
             raise ValueError(f"K must be at least 1, found {k}")
-        of_hits = ranks[ranks <= k]  # (hits,)
-        gains = {"P": np.ones_like(of_hits), "MRR": 1.0 / of_hits, "NDCG": 1.0 / np.log2(of_hits + 1.0)}
-        metrics |= {f"{name}@{k}": 100.0 * float(gain.sum()) / len(ranks) for name, gain in gains.items()}
-    return metrics
+        hits = ranks <= k  # (n,)
+        of_a_hit = {"P": np.ones_like(ranks), "MRR": 1.0 / ranks, "NDCG": 1.0 / np.log2(ranks + 1.0)}
+        gains |= {f"{name}@{k}": hits * gain for name, gain in of_a_hit.items()}
+    return gains
+
+
+def ranking_metrics(ranks: np.ndarray, ks: Iterable[int]) -> dict[str, float]:
+    """P@K, MRR@K and NDCG@K over samples with one right item each.
+
+    A hit is a rank <= K. P@K is the share of hits: the field's name since the SR-GNN paper for what, with one right
+    item, is Recall@K and HR@K as well. MRR@K is the mean of 1/rank, and NDCG@K that of 1/log2(rank + 1), the ideal
+    being 1; both count 0 past K.
+
+    Args and raises: as `sample_gains`.
+
+    Returns:
+        `{"P@5": .., "MRR@5": .., "NDCG@5": ..}` for each K, in percent.
+    """
+    return {name: 100.0 * float(gain.mean()) for name, gain in sample_gains(ranks, ks).items()}

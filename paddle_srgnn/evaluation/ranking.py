@@ -99,13 +99,18 @@ def _compare_on_cpu(scores, own) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(counts.T)
 
 
+def model_ranks(model: SRGNN, sessions: Sessions, settings: Settings, label: str, ties: str = "mean") -> np.ndarray:
+    """The ranks (n_samples,) of a set of sessions' targets, in order of their positions, with a progress bar."""
+    with progress_bar(label, sessions.n_samples) as bar:
+        counts = count_ranks(model, sessions, settings.eval_batch_size, settings.max_session_length, bar.update)
+    return ranks(*counts, ties=ties)
+
+
 def evaluate(
     model: SRGNN, sessions: Sessions, settings: Settings, ks: tuple[int, ...], label: str, ties: str = "mean"
 ) -> dict[str, float]:
     """The ranking metrics of a model on a set of sessions, in percent, with a progress bar."""
-    with progress_bar(label, sessions.n_samples) as bar:
-        counts = count_ranks(model, sessions, settings.eval_batch_size, settings.max_session_length, bar.update)
-    return ranking_metrics(ranks(*counts, ties=ties), sorted(set(ks)))
+    return ranking_metrics(model_ranks(model, sessions, settings, label, ties), sorted(set(ks)))
 
 
 def progress_bar(label: str, total: int, done: int = 0):

@@ -43,28 +43,59 @@ def test_runs_and_checkpoints_in_one_table(run, run_tool, ring, tmp_path):
     process = run_tool("evaluate", *arguments)
     assert process.returncode == 0, process.stderr
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report.keys() == {"dataset", "dataset_hash", "split", "ties", "results"}
+    assert report.keys() == {"dataset", "dataset_hash", "split", "ties", "results", "tests"}
     assert (report["dataset"], report["dataset_hash"]) == ("ring", ring.hash)
     assert (report["split"], report["ties"]) == ("test", "mean")
     names = [result["checkpoint"] for result in report["results"]]
-    assert names == [str(run), str(checkpoint), "popularity", "Markov"]
+    assert names == [str(run), str(checkpoint), "popularity", "session popularity", "Markov", "V-SKNN"]
     for result in report["results"]:
         assert result.keys() == {"checkpoint", "samples", "metrics", "intervals", "error"}
         assert result["samples"] == ring.test.n_samples and result["error"] is None
         assert list(result["metrics"]) == ["P@1", "MRR@1", "NDCG@1", "P@3", "MRR@3", "NDCG@3"]
+        for name, (low, high) in result["intervals"].items():
+            assert 0 <= low <= result["metrics"][name] <= high <= 100
+        assert result["intervals"].keys() == result["metrics"].keys()
     assert report["results"][0]["metrics"] == report["results"][1]["metrics"]
-    assert report["results"][3]["metrics"]["P@1"] == 100  # the next item of the ring is certain
+    assert report["results"][4]["metrics"]["P@1"] == 100  # the next item of the ring is certain
     with open(tmp_path / "r.csv") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["P@3"]) for row in rows] == [result["metrics"]["P@3"] for result in report["results"]]
-    assert f"{report['results'][0]['metrics']['P@3']:.2f}" in process.stdout
+    lows = [result["intervals"]["MRR@1"][0] for result in report["results"]]
+    assert [float(row["MRR@1_low"]) for row in rows] == lows
+    check_the_text(process.stdout, report)
+
+
+def check_the_text(text: str, report: dict) -> None:
+    """Three tables: the metrics; the intervals; the tests, whose rows name results by the numbers of the second."""
+    metrics, intervals, tests = text.split("\n\n")[1:]
+    first = report["results"][0]
+    assert f"{first['metrics']['P@3']:.2f}" in metrics
+    low, high = first["intervals"]["P@3"]
+    assert (
+        f"1 {first['checkpoint']} " in intervals
+        and f"{first['metrics']['P@3']:.2f}  [{low:.2f}, {high:.2f}]" in intervals
+    )
+    assert len(report["tests"]) == 2 * 15 and len(tests.strip().splitlines()) == 2 + 15
+    for row in report["tests"]:
+        of = {result["checkpoint"]: result["metrics"][row["metric"]] for result in report["results"]}
+        assert row["difference"] == pytest.approx(of[row["a"]] - of[row["b"]])
+    (same,) = [row for row in report["tests"] if row["metric"] == "P@3"][:1]  # a run and its checkpoint
+    assert (same["difference"], same["p"], same["p_holm"]) == (0, 1, 1)
+    popularity_markov = [row for row in report["tests"] if (row["a"], row["b"]) == ("popularity", "Markov")]
+    assert [row["metric"] for row in popularity_markov] == ["P@3", "MRR@3"]
+    assert all(row["p_holm"] < 0.01 for row in popularity_markov)
+    p, mrr = popularity_markov
+    assert f"3 - 5 {p['difference']:+.2f} {p['p_holm']:.4f} {mrr['difference']:+.2f} {mrr['p_holm']:.4f}" in " ".join(
+        tests.split()
+    )
 
 
 def test_it_equals_what_training_printed(run, run_tool):
     process = run_tool("evaluate", run)
     with open(run / "metrics.csv") as file:
         final = list(csv.DictReader(file))[-1]
-    assert f"{float(final['test_P@5']):.2f}" in process.stdout.splitlines()[-1]
+    assert f"{float(final['test_P@5']):.2f}" in process.stdout.split("\n\n")[1].splitlines()[-1]
+    assert "differences" not in process.stdout  # there is nothing to compare with
 
 
 def test_the_validation_split_is_the_runs(run, run_tool, ring, tmp_path):
@@ -72,6 +103,19 @@ def test_the_validation_split_is_the_runs(run, run_tool, ring, tmp_path):
     assert process.returncode == 0, process.stderr
     (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
     assert result["samples"] == ring.train.split_recent(0.2)[1].n_samples
+
+
+def test_runs_with_validation_sets_of_their_own_are_not_compared(run, run_tool, tmp_path):
+    shutil.copytree(run, tmp_path / "other")
+    path = last_checkpoint(tmp_path / "other") / "state.json"
+    state = json.loads(path.read_text())
+    state["settings"]["valid_fraction"] = 0.4
+    path.write_text(json.dumps(state))
+    process = run_tool("evaluate", run, tmp_path / "other", "--split", "valid", "--json", tmp_path / "r.json")
+    assert process.returncode == 0, process.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["results"][0]["samples"] < report["results"][1]["samples"]
+    assert report["tests"] == [] and "differences" not in process.stdout
 
 
 def test_ties_order_the_ranks(run, run_tool, tmp_path):
