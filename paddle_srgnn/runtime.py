@@ -98,6 +98,11 @@ def tune(threads: int | None = None) -> int:
     return _threads
 
 
+def threads() -> int:
+    """How many threads Paddle computes with."""
+    return _threads
+
+
 def _tell_if_late() -> None:
     global _late_tuning_told
     if "paddle" in sys.modules and not _late_tuning_told:

@@ -110,29 +110,35 @@ def changes(args: argparse.Namespace) -> list[str]:
 
 def announce(config, dataset, environment: dict, folder: Path) -> None:
     """Log everything applied, once."""
-    train, test = dataset.train, dataset.test
     logger.info("run %s: recipe %s on %s", folder, config.recipe, dataset.name)
     logger.info("settings: %s", ", ".join(f"{key}={value}" for key, value in vars(config.settings).items()))
-    logger.info("data: %d training and %d test samples, %d items, hash %s",
-                train.n_samples, test.n_samples, dataset.n_items - 1, dataset.hash[:12])  # fmt: skip
+    if dataset.protocol == "course":
+        sizes = ", ".join(f"{len(users)} {part} users" for part, users in dataset.parts.items())
+    else:
+        sizes = f"{dataset.train.n_samples} training and {dataset.test.n_samples} test samples"
+    logger.info("data: %s, %d items, hash %s", sizes, dataset.n_items - 1, dataset.hash[:12])
     logger.info("environment: %s", ", ".join(f"{key}={value}" for key, value in environment.items()))
 
 
 def report(config, dataset, training, folder: Path) -> None:
     """Print the metrics of the reported checkpoint, and the baselines and the ceiling where they are cheap to have."""
     from paddle_srgnn.evaluation.baselines import baseline_ranks, baselines
+    from paddle_srgnn.evaluation.course import evaluate_baseline
     from paddle_srgnn.evaluation.metrics import ranking_metrics
     from paddle_srgnn.evaluation.report import metrics_table
-    from paddle_srgnn.training.loop import KS
+    from paddle_srgnn.training.loop import default_ks
 
+    ks = default_ks(dataset)
     epoch, metrics = training.test()
     results = [(f"SR-GNN, {config.recipe}, epoch {epoch}", metrics)]
-    tested = [row for row in training.progress.history if "test_P@20" in row]
+    tested = [row for row in training.progress.history if "test_P@20" in row or "test_recall@20" in row]
     if tested:
         best = {name: max(row[f"test_{name}"] for row in tested) for name in metrics}
         results.append(("best-on-test, not for comparison", best))
-    if config.dataset["path"] == "sample":
-        results += [(b.name, ranking_metrics(baseline_ranks(b, dataset.test), KS)) for b in baselines(dataset)]
+    if dataset.protocol == "course":
+        results += [(b.name, evaluate_baseline(b, dataset.test, ks)) for b in baselines(dataset)]
+    elif config.dataset["path"] == "sample":
+        results += [(b.name, ranking_metrics(baseline_ranks(b, dataset.test), ks)) for b in baselines(dataset)]
     print(metrics_table(results))
     print(f"\nrun: {folder}")
 
