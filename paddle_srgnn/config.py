@@ -111,8 +111,6 @@ def make_settings(values: Mapping[str, Any], source: str) -> Settings:
             raise InputError(f"{source}: unknown setting {key!r}{_nearest(key, FIELDS)}; known: {', '.join(FIELDS)}")
         checked[key] = _checked(FIELDS[key], value, source)
     settings = Settings(**checked)
-    if settings.patience and not settings.valid_fraction:
-        raise InputError(f"{source}: patience={settings.patience} needs validation: set valid_fraction too, e.g. 0.1")
     parse_metric(settings.monitor, source)
     return settings
 

@@ -164,7 +164,7 @@ def summarise(dataset, args: argparse.Namespace) -> None:
         else:
             print(f"  {part:<5} {len(sessions):>11,} sessions {sessions.n_samples:>12,} samples")
     if dropped := dataset.meta["parameters"].get("dropped_users"):
-        print(f"dropped: {dropped:,} users with fewer than 5 items, for a training sample has 4 before its target")
+        print(f"  dropped users: {dropped:,} with fewer than 5 items (a training sample has 4 before its target)")
     if args.to_pickle:
         print(f"pickles in {args.to_pickle}")
     print(f"dataset in {args.out}; next: python tools/train.py --data {shlex.quote(str(args.out))}")

@@ -15,7 +15,7 @@ from ..config import Settings, metric_on, parse_metric
 from ..datasets.course import n_cuts, random_cuts
 from ..datasets.samples import Batch, SampleBatches, epoch_order, sample_batches
 from ..datasets.sessions import SessionDataset, Sessions
-from ..errors import WorkFailed
+from ..errors import InputError, WorkFailed
 from ..evaluation import course
 from ..evaluation.ranking import evaluate, progress_bar
 from ..files import remove_leftovers, write_csv
@@ -239,10 +239,16 @@ def add_l2(parameters: list[paddle.Tensor], weight_decay: float) -> None:
 
 
 def split_validation(dataset: SessionDataset, settings: Settings) -> tuple[Sessions, Sessions | None]:
-    """The training sessions, and those for validation: the dataset's own, or of its training sessions the latest."""
+    """The training sessions, and those for validation: the dataset's own, or of its training sessions the latest.
+
+    Raises:
+        InputError: early stopping would have nothing to go by, or the split leaves one side empty.
+    """
     if dataset.valid is not None:
         return dataset.train, dataset.valid
     if not settings.valid_fraction:
+        if settings.patience:
+            raise InputError(f"patience={settings.patience} needs validation: set valid_fraction too, e.g. 0.1")
         return dataset.train, None
     return dataset.train.split_recent(settings.valid_fraction)
 
