@@ -132,14 +132,11 @@ def test_ties_have_one_order_only(trained, refused):
     assert "--ties does not apply to the course's lists" in refused("evaluate", trained[0], "--ties", "mean")
 
 
-def test_other_recipes_work_or_are_refused_in_a_sentence(course_data, run_tool, refused, tmp_path):
-    small = ["--data", course_data, "--recipe", "paper", "--set", "embedding_dim=4", "--epochs", 1]
-    process = run_tool("train", *small, "--out", tmp_path / "run")
+def test_another_recipe_works(course_data, run_tool, tmp_path):
+    small = ["--recipe", "paper", "--set", "embedding_dim=4", "--epochs", 1]
+    process = run_tool("train", "--data", course_data, *small, "--out", tmp_path / "run")
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines()[0].split() == METRICS
-    assert "monitor=MRR@20: data of protocol course have" in refused(
-        "train", *small, "--set", "patience=2", cwd=tmp_path
-    )
 
 
 def test_a_picture_that_cannot_be_is_refused_before_any_work(trained, refused, tmp_path):
