@@ -8,7 +8,17 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["paddle_srgnn", "paddle_srgnn.*"]),
     package_data={"paddle_srgnn": ["recipes/*.yaml", "evaluation/published.yaml"]},
-    install_requires=["numpy", "pandas", "scipy", "scikit-learn", "safetensors", "PyYAML", "tqdm", "matplotlib"],
+    install_requires=[
+        "numpy",
+        "pandas",
+        "scipy",
+        "scikit-learn",
+        "threadpoolctl",
+        "safetensors",
+        "PyYAML",
+        "tqdm",
+        "matplotlib",
+    ],
     extras_require={
         # Not in the base: it would overwrite a GPU user's own paddlepaddle-gpu.
         "cpu": ["paddlepaddle>=3.0,<4"],

@@ -12,6 +12,7 @@ from typing import Any
 from .errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
+METRICS = {"sessions": ("P", "MRR", "NDCG"), "course": ("recall", "hitrate", "course_ndcg", "ndcg")}  # by protocol
 
 
 def _setting(default: Any, word: str, minimum: float | None = None, below: float | None = None, choices: tuple = ()):
@@ -51,9 +52,11 @@ class Settings:
     ema_decay: float = _setting(0.0, "0: none; else the weights to use are this moving average's", minimum=0, below=1)
     seed: int = _setting(0, "decides the initialisation and the order of samples", minimum=0)
     # Validation
-    valid_fraction: float = _setting(0.0, "share of training sessions, the latest, for validation", minimum=0, below=1)
+    valid_fraction: float = _setting(
+        0.0, "share of training sessions, the latest, for validation, where the data have none", minimum=0, below=1
+    )
     patience: int = _setting(0, "epochs without gain on validation that end training; 0: none do", minimum=0)
-    monitor: str = _setting("MRR@20", "the metric on validation that decides, such as P@20, MRR@20 or NDCG@10")
+    monitor: str = _setting("MRR@20", "the metric on validation that decides, such as MRR@20 or recall@50")
     eval_every_epoch: bool = _setting(False, "whether every epoch is tested, for best-on-test figures")
     # The work; nothing here changes a result
     eval_batch_size: int = _setting(512, "samples in a batch of an evaluation", minimum=1)
@@ -140,18 +143,35 @@ def make_settings(values: Mapping[str, Any], source: str) -> Settings:
             raise InputError(f"{source}: unknown setting {key!r}{_nearest(key, FIELDS)}; known: {', '.join(FIELDS)}")
         checked[key] = _checked(FIELDS[key], value, source)
     settings = Settings(**checked)
-    if settings.patience and not settings.valid_fraction:
-        raise InputError(f"{source}: patience={settings.patience} needs validation: set valid_fraction too, e.g. 0.1")
     parse_metric(settings.monitor, source)
     return settings
 
 
 def parse_metric(name: str, source: str) -> tuple[str, int]:
-    """Split "MRR@20" into ("MRR", 20)."""
+    """Split "MRR@20" into ("MRR", 20); any protocol's metrics will do."""
     kind, _, k = name.partition("@")
-    if kind not in ("P", "MRR", "NDCG") or not k.isdecimal() or int(k) < 1:
-        raise InputError(f"{source}: unknown metric {name!r}: expected P@K, MRR@K or NDCG@K, for example MRR@20")
+    known = [metric for metrics in METRICS.values() for metric in metrics]
+    if kind not in known or not k.isdecimal() or int(k) < 1:
+        expected = ", ".join(f"{metric}@K" for metric in known)
+        raise InputError(f"{source}: unknown metric {name!r}: expected one of {expected}, for example MRR@20")
     return kind, int(k)
+
+
+def metric_on(protocol: str, name: str) -> str:
+    """The name of a monitored metric on a dataset of the given protocol.
+
+    With one right item per sample, recall@K is what the field calls P@K; so one recipe serves both protocols.
+
+    Raises:
+        InputError: the protocol has no such metric.
+    """
+    kind, k = parse_metric(name, "monitor")
+    if protocol == "sessions" and kind == "recall":
+        kind = "P"
+    if kind not in METRICS[protocol]:
+        known = ", ".join(f"{metric}@K" for metric in METRICS[protocol])
+        raise InputError(f"monitor={name}: data of protocol {protocol} have {known}; --set monitor to one of them")
+    return f"{kind}@{k}"
 
 
 def _checked(field: dataclasses.Field, value: Any, source: str) -> Any:

@@ -98,3 +98,22 @@ def ring_run(data, run_tool, tmp_path_factory) -> Path:
     process = run_tool("train", "--data", data, *(f"--set={change}" for change in changes), "--out", folder)
     assert process.returncode == 0, process.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def ring_users():
+    """The same ring under the course's protocol: users walk along it, 5 to 30 items each."""
+    from paddle_srgnn.datasets.sessions import SessionDataset, Sessions
+
+    def walks(n_users: int, seed: int) -> Sessions:
+        rng = np.random.default_rng(seed)
+        lengths = rng.integers(5, 31, n_users)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        start = np.repeat(rng.integers(0, 20, n_users), lengths)
+        items = (start + np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)) % 20 + 1
+        return Sessions(items.astype(np.int32), offsets)
+
+    train = walks(48, 0)
+    clicks = np.bincount(train.items, minlength=21)
+    item_ids = ["", *map(str, range(101, 121))]
+    return SessionDataset("ring users", train, walks(6, 1), item_ids, clicks, valid=walks(6, 2))

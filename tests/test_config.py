@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from paddle_srgnn.config import FIELDS, Settings, load_recipe, make_settings, recipe_names
+from paddle_srgnn.config import FIELDS, Settings, load_recipe, make_settings, metric_on, recipe_names
 from paddle_srgnn.errors import InputError
 
 
@@ -24,6 +24,17 @@ def test_the_recipes_are_what_their_sources_say():
     datawhale = load_recipe("datawhale")
     assert (datawhale.embedding_dim, datawhale.initialization, datawhale.score_item_zero) == (16, "paddle", True)
     assert (datawhale.learning_rate, datawhale.batch_size, datawhale.max_session_length) == (1e-4, 256, 20)
+    assert (datawhale.patience, datawhale.monitor) == (5, "recall@50")
+
+
+def test_a_monitored_metric_has_its_name_on_either_protocol():
+    assert metric_on("course", "recall@50") == "recall@50"
+    assert metric_on("sessions", "recall@50") == "P@50"  # with one right item they are the same
+    assert metric_on("sessions", "MRR@20") == "MRR@20"
+    with pytest.raises(InputError, match="monitor=MRR@20: data of protocol course have recall@K, hitrate@K"):
+        metric_on("course", "MRR@20")
+    with pytest.raises(InputError, match="monitor=hitrate@5: data of protocol sessions have P@K, MRR@K, NDCG@K"):
+        metric_on("sessions", "hitrate@5")
 
 
 def test_the_step_size_falls_after_the_named_epochs():
@@ -69,9 +80,8 @@ def test_every_setting_has_a_word():
         ("score_item_zero=maybe", "true or false"),
         ("initialization=unifrom", "did you mean 'uniform'"),
         ("lr_decay_after=1,x", "whole numbers with commas"),
-        ("patience=3", "needs validation"),
-        ("monitor=recall", "expected P@K"),
-        ("monitor=P@0", "expected P@K"),
+        ("monitor=recall", "expected one of P@K"),
+        ("monitor=P@0", "expected one of P@K"),
     ],
 )
 def test_a_bad_setting_is_refused_with_its_reason(change, message):

@@ -18,15 +18,21 @@ def parse() -> argparse.Namespace:
         help="a run stands for its reported checkpoint: validation's choice under early stopping, else the last",
     )  # fmt: skip
     parser.add_argument("--data", help="folder of a dataset, or sample (default: the one of the first checkpoint)")
-    parser.add_argument("-k", nargs="+", type=_tool.positive_int, default=[5, 10, 20], help="default: 5 10 20")
-    parser.add_argument("--split", choices=("test", "valid"), default="test", help="valid: as split off in the run")
     parser.add_argument(
-        "--ties", choices=("mean", "optimistic", "pessimistic"), default="mean",
+        "-k", nargs="+", type=_tool.positive_int, help="default: 5 10 20; on data of the course's protocol 20 50"
+    )
+    parser.add_argument(
+        "--split", choices=("test", "valid"), default="test",
+        help="valid: as split off in the run, or the users for validation under the course's protocol",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ties", choices=("mean", "optimistic", "pessimistic"),
         help="the rank of a target among items of equal score: in their middle (default), first, or last",
     )  # fmt: skip
     parser.add_argument("--baselines", action="store_true", help="add popularity, session popularity, Markov, V-SKNN")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
+    parser.add_argument("--tsne", type=Path, metavar="FILE", help="draw the run's item vectors, by t-SNE, as PNG")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="default: a GPU where there is one")
     parser.add_argument("--threads", type=_tool.positive_int, metavar="N", help="of the CPU (default: all)")
     return parser.parse_args()
@@ -40,20 +46,22 @@ def main() -> int:
     from paddle_srgnn.evaluation.report import intervals_table, metrics_table, tests_table
     from paddle_srgnn.files import write_csv, write_json
 
-    for path in (args.json, args.csv):
+    for path in (args.json, args.csv, args.tsne):
         if path is not None and not path.resolve().parent.is_dir():
             raise InputError(f"{path}: its folder does not exist")
-    if args.baselines and args.split != "test":
-        raise InputError("--baselines are trained on all training sessions, validation's too: leave out --split valid")
+    if args.tsne and len(args.checkpoints) > 1:
+        raise InputError("--tsne draws one run: name one")
     runtime.tune(args.threads)
     runtime.set_device(args.device)
     _tool.log_to()
 
     dataset = load_dataset(args.data or data_of(args.checkpoints))
+    fit_to_protocol(args, dataset.protocol)
     results, failures, tests = evaluate_all(dataset, args)
     if results:
         print(f"{dataset.name}, {args.split}, in percent\n")
         print(metrics_table([(result["checkpoint"], result["metrics"]) for result in results]))
+    if results and dataset.protocol == "sessions":
         shown = [f"{name}@{max(args.k)}" for name in TESTED]
         print("\n" + intervals_table([(result["checkpoint"], result) for result in results], shown))
     if tests:
@@ -65,15 +73,41 @@ def main() -> int:
         write_json(args.json, about | {"results": results + failures, "tests": tests})
     if args.csv:
         write_csv(args.csv, [csv_row(result) for result in results + failures])
+    if args.tsne:
+        draw(args.checkpoints[0], dataset, args.tsne)
     return _tool.FAILED if failures else _tool.DONE
+
+
+def fit_to_protocol(args: argparse.Namespace, protocol: str) -> None:
+    """The defaults of the data's protocol, and a refusal of what does not apply to it."""
+    from paddle_srgnn.errors import InputError
+
+    if protocol == "course":
+        if args.ties:
+            raise InputError("--ties does not apply to the course's lists, where equal items stand in order of number")
+        args.k, args.ties = args.k or [20, 50], "order of items"
+        return
+    if args.baselines and args.split != "test":
+        raise InputError("--baselines are trained on all training sessions, validation's too: leave out --split valid")
+    args.k, args.ties = args.k or [5, 10, 20], args.ties or "mean"
 
 
 def csv_row(result: dict) -> dict:
     row = {key: result[key] for key in ("checkpoint", "samples", "error")}
     for name, value in result["metrics"].items():
-        low, high = result["intervals"][name]
-        row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        row[name] = value
+        if name in result["intervals"]:
+            row[f"{name}_low"], row[f"{name}_high"] = result["intervals"][name]
     return row
+
+
+def draw(path: Path, dataset, file: Path) -> None:
+    """The picture of a checkpoint's item vectors."""
+    from paddle_srgnn.evaluation.picture import draw_items
+    from paddle_srgnn.training.checkpoint import find_checkpoint, load_model, read_checkpoint
+
+    vectors = load_model(read_checkpoint(find_checkpoint(path))).item_emb.weight.numpy()
+    draw_items(vectors, dataset.item_clicks, f"{dataset.name}, items of {path.resolve().name}", file)
 
 
 def data_of(paths: list[Path]) -> str:
@@ -95,9 +129,13 @@ def evaluate_all(dataset, args: argparse.Namespace) -> tuple[list[dict], list[di
     from paddle_srgnn.errors import InputError, WorkFailed
     from paddle_srgnn.evaluation.statistics import paired_tests
 
+    of_course = dataset.protocol == "course"
     results, failures, ranks, sessions = [], [], {}, None
     for path in args.checkpoints:
         try:
+            if of_course:
+                results.append(course_result(path, dataset, args))
+                continue
             sessions, ranks[str(path)] = evaluate_one(path, dataset, args)
             results.append(result_of(str(path), sessions, ranks[str(path)], args.k))
         except (InputError, WorkFailed) as error:
@@ -105,7 +143,9 @@ def evaluate_all(dataset, args: argparse.Namespace) -> tuple[list[dict], list[di
                 raise
             empty = {"checkpoint": str(path), "samples": 0, "metrics": {}, "intervals": {}}
             failures.append(empty | {"error": str(error)})
-    if args.baselines:
+    if args.baselines and of_course:
+        results += course_baselines(dataset, args)
+    elif args.baselines:
         sessions = dataset.test
         for name, of_baseline in baseline_results(dataset, args):
             ranks[name] = of_baseline
@@ -142,20 +182,54 @@ def baseline_results(dataset, args: argparse.Namespace):
 
 def evaluate_one(path: Path, dataset, args: argparse.Namespace):
     """The sessions that a checkpoint is evaluated on, and the ranks of its samples."""
-    from paddle_srgnn.errors import InputError, WorkFailed
+    from paddle_srgnn.errors import WorkFailed
     from paddle_srgnn.evaluation.ranking import model_ranks
-    from paddle_srgnn.training.checkpoint import check_fits, find_checkpoint, load_model, read_checkpoint
-    from paddle_srgnn.training.loop import split_validation
+    from paddle_srgnn.training.checkpoint import load_model
 
-    checkpoint = read_checkpoint(find_checkpoint(path))
-    check_fits(checkpoint, dataset)
-    sessions = dataset.test if args.split == "test" else split_validation(dataset, checkpoint.settings)[1]
-    if sessions is None:
-        raise InputError(f"{path}: --split valid, but this run was trained without a validation set (valid_fraction=0)")
+    checkpoint, sessions = opened(path, dataset, args.split)
     try:
         return sessions, model_ranks(load_model(checkpoint), sessions, checkpoint.settings, str(path), args.ties)
     except WorkFailed as error:
         raise WorkFailed(f"{checkpoint.folder}: {error}") from None
+
+
+def opened(path: Path, dataset, split: str):
+    """A checkpoint, and what it is evaluated on."""
+    from paddle_srgnn.errors import InputError
+    from paddle_srgnn.training.checkpoint import check_fits, find_checkpoint, read_checkpoint
+    from paddle_srgnn.training.loop import split_validation
+
+    checkpoint = read_checkpoint(find_checkpoint(path))
+    check_fits(checkpoint, dataset)
+    sessions = dataset.test if split == "test" else split_validation(dataset, checkpoint.settings)[1]
+    if sessions is None:
+        raise InputError(f"{path}: --split valid, but this run was trained without a validation set (valid_fraction=0)")
+    return checkpoint, sessions
+
+
+def course_result(path: Path, dataset, args: argparse.Namespace) -> dict:
+    from paddle_srgnn.errors import WorkFailed
+    from paddle_srgnn.evaluation.course import evaluate_course
+    from paddle_srgnn.training.checkpoint import load_model
+
+    checkpoint, users = opened(path, dataset, args.split)
+    try:
+        metrics = evaluate_course(load_model(checkpoint), users, checkpoint.settings, tuple(args.k), str(path))
+    except WorkFailed as error:
+        raise WorkFailed(f"{checkpoint.folder}: {error}") from None
+    return {"checkpoint": str(path), "samples": len(users), "metrics": metrics, "intervals": {}, "error": None}
+
+
+def course_baselines(dataset, args: argparse.Namespace) -> list[dict]:
+    from paddle_srgnn.evaluation.baselines import baselines
+    from paddle_srgnn.evaluation.course import evaluate_baseline
+
+    users = dataset.parts[args.split]
+    common = {"samples": len(users), "intervals": {}, "error": None}
+    return [
+        {"checkpoint": baseline.name, "metrics": evaluate_baseline(baseline, users, tuple(args.k))} | common
+        for baseline in baselines(dataset)
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turn a raw click log, or the authors' pickles, into a dataset: filtered, split and numbered as in the paper."""
+"""Turn a raw click log, or the authors' pickles, into a dataset: split and numbered as in the paper or the course."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 
 import _tool
 
-# What the options beside --out, --name, --to-pickle and --force apply to.
+# What the options beside --out, --name and --force apply to.
+PAPER = {"fraction", "test_days", "min_item_clicks", "to_pickle"}
 TAKES = {
-    "sample": set(),
-    "diginetica": {"raw", "fraction", "test_days", "min_item_clicks"},
-    "yoochoose": {"raw", "fraction", "test_days", "min_item_clicks"},
-    "csv": {"raw", "fraction", "test_days", "min_item_clicks", "columns", "sep"},
-    "inter": {"raw", "fraction", "test_days", "min_item_clicks", "columns"},
-    "srgnn-pickle": {"raw"},
+    "sample": {"to_pickle"},
+    "diginetica": {"raw", *PAPER},
+    "yoochoose": {"raw", *PAPER},
+    "csv": {"raw", "columns", "sep", "protocol", *PAPER},
+    "inter": {"raw", "columns", "protocol", *PAPER},
+    "srgnn-pickle": {"raw", "to_pickle"},
 }
 KNOWN_FILES = {"diginetica": "train-item-views.csv", "yoochoose": "yoochoose-clicks.dat"}
 
@@ -75,6 +76,11 @@ def parse() -> argparse.Namespace:
         "--test-days", type=positive(float), help="length of the test period (default: 7; yoochoose: 1)"
     )
     parser.add_argument("--min-item-clicks", type=positive(int), help="drop items clicked less often (default: 5)")
+    parser.add_argument(
+        "--protocol", choices=("sessions", "course"),
+        help="of a csv or inter: the paper's (default), or the course's: users with all their items, split 8:1:1",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, help="of the split of users under --protocol course (default: 0)")
     parser.add_argument("--to-pickle", type=Path, help="also write the authors' pickles into this folder")
     parser.add_argument("--force", action="store_true", help="replace what is in --out and --to-pickle")
     return parser.parse_args()
@@ -84,9 +90,15 @@ def check(args: argparse.Namespace) -> None:
     """Refuse what contradicts itself, and output folders that are in use, before any work is done."""
     from paddle_srgnn.errors import InputError
 
-    for option in ("raw", "fraction", "columns", "sep", "test_days", "min_item_clicks"):
-        if getattr(args, option) is not None and option not in TAKES[args.kind]:
-            raise InputError(f"--{option.replace('_', '-')} does not apply to {args.kind}; leave it out")
+    takes, what = TAKES[args.kind], args.kind
+    if args.protocol == "course" and "protocol" in takes:
+        takes, what = takes - PAPER | {"seed"}, "--protocol course"
+    own = ("raw", "columns", "sep", "protocol", "seed")
+    for option in (*own, *sorted(PAPER)):
+        if getattr(args, option) is not None and option not in takes:
+            raise InputError(f"--{option.replace('_', '-')} does not apply to {what}; leave it out")
+    if args.seed is not None and args.seed < 0:
+        raise InputError(f"--seed {args.seed}: must be at least 0")
     if "raw" in TAKES[args.kind] and args.raw is None:
         raise InputError(f"{args.kind} needs --raw PATH")
     if args.name is not None and (not args.name.strip() or "/" in args.name or "\\" in args.name):
@@ -117,9 +129,11 @@ def build(args: argparse.Namespace):
         return import_pickles(args.raw, name)
 
     from paddle_srgnn.datasets import clicks
+    from paddle_srgnn.datasets.course import CSV_COLUMNS, build_users
     from paddle_srgnn.datasets.protocol import build_sessions
 
     raw = args.raw
+    columns = (CSV_COLUMNS if args.protocol == "course" else {}) | (args.columns or {})
     if args.kind in KNOWN_FILES and (raw / KNOWN_FILES[args.kind]).is_file():
         raw = raw / KNOWN_FILES[args.kind]
     if args.kind == "diginetica":
@@ -127,9 +141,11 @@ def build(args: argparse.Namespace):
     elif args.kind == "yoochoose":
         log = clicks.read_yoochoose(raw)
     elif args.kind == "inter":
-        log = clicks.read_inter(raw, args.columns)
+        log = clicks.read_inter(raw, columns)
     else:
-        log = clicks.read_csv(raw, args.columns, args.sep or ",")
+        log = clicks.read_csv(raw, columns, args.sep or ",")
+    if args.protocol == "course":
+        return build_users(log, name=name, source=f"{args.kind}: {raw.name}", seed=args.seed or 0)
     return build_sessions(
         log,
         name=name,
@@ -142,8 +158,13 @@ def build(args: argparse.Namespace):
 
 def summarise(dataset, args: argparse.Namespace) -> None:
     print(f"{dataset.name}: {dataset.n_items - 1:,} items, n_items {dataset.n_items} with the padding")
-    for part, sessions in (("train", dataset.train), ("test", dataset.test)):
-        print(f"  {part:<5} {len(sessions):>11,} sessions {sessions.n_samples:>12,} samples")
+    for part, sessions in dataset.parts.items():
+        if dataset.protocol == "course":
+            print(f"  {part:<5} {len(sessions):>11,} users {len(sessions.items):>15,} items")
+        else:
+            print(f"  {part:<5} {len(sessions):>11,} sessions {sessions.n_samples:>12,} samples")
+    if dropped := dataset.meta["parameters"].get("dropped_users"):
+        print(f"  dropped users: {dropped:,} with fewer than 5 items (a training sample has 4 before its target)")
     if args.to_pickle:
         print(f"pickles in {args.to_pickle}")
     print(f"dataset in {args.out}; next: python tools/train.py --data {shlex.quote(str(args.out))}")

@@ -178,11 +178,13 @@ def changes(args: argparse.Namespace) -> list[str]:
 
 def announce(config, dataset, environment: dict, folder: Path) -> None:
     """Log everything applied, once."""
-    train, test = dataset.train, dataset.test
     logger.info("run %s: recipe %s on %s", folder, config.recipe, dataset.name)
     logger.info("settings: %s", ", ".join(f"{key}={value}" for key, value in vars(config.settings).items()))
-    logger.info("data: %d training and %d test samples, %d items, hash %s",
-                train.n_samples, test.n_samples, dataset.n_items - 1, dataset.hash[:12])  # fmt: skip
+    if dataset.protocol == "course":
+        sizes = ", ".join(f"{len(users)} {part} users" for part, users in dataset.parts.items())
+    else:
+        sizes = f"{dataset.train.n_samples} training and {dataset.test.n_samples} test samples"
+    logger.info("data: %s, %d items, hash %s", sizes, dataset.n_items - 1, dataset.hash[:12])
     logger.info("environment: %s", ", ".join(f"{key}={value}" for key, value in environment.items()))
 
 
@@ -197,7 +199,7 @@ def report(args: argparse.Namespace, config, dataset, training) -> None:
         return
     epoch, metrics = training.test()
     results = [(f"SR-GNN, {config.recipe}, epoch {epoch}", metrics)]
-    tested = [row for row in training.progress.history if "test_P@20" in row]
+    tested = [row for row in training.progress.history if "test_P@20" in row or "test_recall@20" in row]
     if tested:
         best = {name: max(row[f"test_{name}"] for row in tested) for name in metrics}
         results.append(("best-on-test, not for comparison", best))
@@ -230,14 +232,18 @@ def report_seeds(plan: list, trained: list) -> None:
 
 
 def cheap_baselines(dataset) -> list[tuple[str, dict]]:
-    """The baselines' metrics on the embedded sample, where they take no time."""
+    """The baselines' metrics where they take no time: on the embedded sample, and under the course's protocol."""
     from paddle_srgnn.evaluation.baselines import baseline_ranks, baselines
+    from paddle_srgnn.evaluation.course import evaluate_baseline
     from paddle_srgnn.evaluation.metrics import ranking_metrics
-    from paddle_srgnn.training.loop import KS
+    from paddle_srgnn.training.loop import default_ks
 
-    if dataset.path is not None:
-        return []
-    return [(b.name, ranking_metrics(baseline_ranks(b, dataset.test), KS)) for b in baselines(dataset)]
+    ks = default_ks(dataset)
+    if dataset.protocol == "course":
+        return [(b.name, evaluate_baseline(b, dataset.test, ks)) for b in baselines(dataset)]
+    if dataset.path is None:
+        return [(b.name, ranking_metrics(baseline_ranks(b, dataset.test), ks)) for b in baselines(dataset)]
+    return []
 
 
 if __name__ == "__main__":

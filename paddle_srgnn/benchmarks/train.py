@@ -45,9 +45,9 @@ def _batches(training):
 
     settings, epoch = training.settings, 0
     while True:
-        order = epoch_order(training.train.n_samples, 0, epoch)
+        positions = training.train.sample_positions()[epoch_order(training.train.n_samples, 0, epoch)]
         yield from sample_batches(
-            SampleBatches(training.train, settings.batch_size, settings.max_session_length, order)
+            SampleBatches(training.train, settings.batch_size, settings.max_session_length, positions)
         )
         epoch += 1
 

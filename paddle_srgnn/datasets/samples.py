@@ -39,17 +39,17 @@ class SampleBatches(paddle.io.Dataset):
         sessions: where the samples lie.
         batch_size: B; the last batch holds what is left, no sample is dropped.
         max_session_length: how many of the most recent clicks of an input are kept.
-        order: (n,) the numbers of the samples to go through; by default all, as they lie.
+        positions: (n,) the targets of the samples to go through; by default all, as they lie.
     """
 
-    def __init__(self, sessions: Sessions, batch_size: int, max_session_length: int, order: np.ndarray | None = None):
+    def __init__(
+        self, sessions: Sessions, batch_size: int, max_session_length: int, positions: np.ndarray | None = None
+    ):
         super().__init__()
         self.items = np.asarray(sessions.items)  # the same memory map, without its slower indexing
         self.batch_size = batch_size
-        positions = sessions.sample_positions()
-        starts = np.maximum(sessions.sample_starts(positions), positions - max_session_length)
-        self.positions = positions if order is None else positions[order]  # (n,)
-        self.starts = starts if order is None else starts[order]  # (n,)
+        self.positions = sessions.sample_positions() if positions is None else positions  # (n,)
+        self.starts = np.maximum(sessions.sample_starts(self.positions), self.positions - max_session_length)  # (n,)
 
     def __len__(self) -> int:
         return -(-len(self.positions) // self.batch_size)

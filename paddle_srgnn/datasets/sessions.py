@@ -90,11 +90,12 @@ class Sessions:
 
 @dataclass(frozen=True, eq=False)
 class SessionDataset:
-    """Training and test sessions over one numbering of items.
+    """Training and test sessions over one numbering of items; under the course's protocol a user's items are a session.
 
     Attributes:
         name: the dataset's name.
         train, test: the sessions.
+        valid: the course's protocol has sessions of its own for validation; None under the sessions' protocol.
         item_ids: raw id of each item number; "" for the padding, number 0.
         item_clicks: clicks of each item in `train`, int64 (n_items,); 0 for the padding.
         meta: where it came from and how it was made; of an opened dataset everything in its meta.json.
@@ -108,6 +109,18 @@ class SessionDataset:
     item_clicks: np.ndarray
     meta: dict = field(default_factory=dict)
     path: Path | None = None
+    valid: Sessions | None = None
+
+    @property
+    def protocol(self) -> str:
+        """What the sessions are and how they are sampled and measured: "sessions" or "course"."""
+        return "sessions" if self.valid is None else "course"
+
+    @property
+    def parts(self) -> dict[str, Sessions]:
+        """The sessions by the name of their part: train, valid where there is one, test."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {name: sessions for name, sessions in parts.items() if sessions is not None}
 
     @property
     def n_items(self) -> int:
@@ -129,7 +142,7 @@ class SessionDataset:
 
 def _arrays(dataset: SessionDataset) -> dict[str, np.ndarray]:
     """The arrays of the processed layout by name: train_items, train_offsets, ..."""
-    arrays = {f"{part}_{kind}": getattr(getattr(dataset, part), kind) for part in ("train", "test") for kind in DTYPES}
+    arrays = {f"{part}_{kind}": getattr(sessions, kind) for part, sessions in dataset.parts.items() for kind in DTYPES}
     return {
         name: np.asarray(array, dtype=DTYPES[name.split("_")[1]]) for name, array in arrays.items() if array is not None
     }
@@ -156,7 +169,7 @@ def write_dataset(dataset: SessionDataset, folder: str | os.PathLike, replace: b
             "first_samples": dataset.train.first_samples,
             "counts": {
                 f"{part}_{what}": count
-                for part, sessions in (("train", dataset.train), ("test", dataset.test))
+                for part, sessions in dataset.parts.items()
                 for what, count in (
                     ("sessions", len(sessions)),
                     ("clicks", len(sessions.items)),
@@ -184,12 +197,13 @@ def open_dataset(folder: str | os.PathLike) -> SessionDataset:
                 raise InputError(
                     f"{folder / name} has {size} bytes, {recorded['bytes']} were written; {HOW_TO_MAKE} again"
                 )
-        parts = {part: _open_sessions(folder, part, meta) for part in ("train", "test")}
+        names = ("train", "valid", "test") if "valid_items.npy" in meta["files"] else ("train", "test")
+        parts = {part: _open_sessions(folder, part, meta) for part in names}
         item_ids, item_clicks = read_items(folder / "items.csv")
         if len(item_ids) != meta["n_items"]:
             raise InputError(f"{folder / 'items.csv'} has {len(item_ids) - 1} items, expected {meta['n_items'] - 1}")
-        train = replace(parts["train"], first_samples=meta["first_samples"])
-        return SessionDataset(meta["name"], train, parts["test"], item_ids, item_clicks, meta, folder)
+        parts["train"] = replace(parts["train"], first_samples=meta["first_samples"])
+        return SessionDataset(meta["name"], **parts, item_ids=item_ids, item_clicks=item_clicks, meta=meta, path=folder)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename} is missing from the dataset; {HOW_TO_MAKE} again") from None
     except (KeyError, TypeError, AttributeError) as error:
@@ -278,7 +292,7 @@ def verify_dataset(dataset: SessionDataset | str | os.PathLike) -> None:
                 raise InputError(f"{dataset.path / name} was altered after it was written; {HOW_TO_MAKE} again")
         if dataset._computed_hash != dataset.hash:
             raise InputError(f"{dataset.path / 'meta.json'} was altered after it was written; {HOW_TO_MAKE} again")
-    for part, sessions in (("train", dataset.train), ("test", dataset.test)):
+    for part, sessions in dataset.parts.items():
         low, high = int(sessions.items.min()), int(sessions.items.max())
         if low < 1 or high >= dataset.n_items:
             raise InputError(

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import Settings, parse_metric
+from ..config import Settings, metric_on, parse_metric
+from ..datasets.course import n_cuts, random_cuts
 from ..datasets.samples import Batch, SampleBatches, epoch_order, sample_batches
 from ..datasets.sessions import SessionDataset, Sessions
-from ..errors import WorkFailed
+from ..errors import InputError, WorkFailed
+from ..evaluation import course
 from ..evaluation.ranking import evaluate, progress_bar
 from ..files import remove_leftovers, write_csv
 from ..model import SRGNN
@@ -25,7 +27,7 @@ from .run import describe_dataset
 paddle = import_paddle()
 logger = logging.getLogger(__name__)
 
-KS = (5, 10, 20)  # of the metrics in metrics.csv
+KS = (5, 10, 20)
 READ_LOSSES_EVERY = 20  # steps; reading a loss makes a GPU wait
 
 
@@ -45,6 +47,8 @@ class Training:
     def __init__(self, dataset: SessionDataset, settings: Settings, run: Path, checkpoint: Checkpoint | None = None):
         self.dataset, self.settings, self.run = dataset, settings, run
         self.train, self.valid = split_validation(dataset, settings)
+        self.n_samples = self.train.n_samples if dataset.protocol == "sessions" else n_cuts(self.train)  # in an epoch
+        self.monitor = metric_on(dataset.protocol, settings.monitor) if settings.patience else ""
         seed_everything(settings.seed)
         self.model = SRGNN(settings.model_config(dataset.n_items))
         self.adam = paddle.optimizer.Adam(settings.learning_rate, parameters=self.model.parameters())
@@ -92,20 +96,28 @@ class Training:
         return progress.epoch > settings.epochs or (bool(settings.patience) and waited >= settings.patience)
 
     def _steps_in_epoch(self) -> int:
-        return -(-self.train.n_samples // self.settings.batch_size)
+        return -(-self.n_samples // self.settings.batch_size)
+
+    def _positions(self, epoch: int) -> np.ndarray:
+        """The targets of an epoch's samples in their order, (n_samples,)."""
+        if self.dataset.protocol == "sessions":
+            positions = self.train.sample_positions()
+        else:
+            positions = random_cuts(self.train, self.settings.seed, epoch)
+        return positions[epoch_order(self.n_samples, self.settings.seed, epoch)]
 
     def _train_epoch(self, interruption: _Interruption) -> None:
         """The rest of the epoch under way."""
         settings, progress = self.settings, self.progress
         self.model.train()
         seen = progress.steps_in_epoch * settings.batch_size
-        order = epoch_order(self.train.n_samples, settings.seed, progress.epoch)[seen:]
-        if len(order) == 0:
+        positions = self._positions(progress.epoch)[seen:]
+        if len(positions) == 0:
             return
-        batches = SampleBatches(self.train, settings.batch_size, settings.max_session_length, order)
+        batches = SampleBatches(self.train, settings.batch_size, settings.max_session_length, positions)
         self._clock = time.perf_counter()
         with (
-            progress_bar(f"epoch {progress.epoch}/{settings.epochs}", self.train.n_samples, seen) as bar,
+            progress_bar(f"epoch {progress.epoch}/{settings.epochs}", self.n_samples, seen) as bar,
             contextlib.closing(sample_batches(batches, settings.num_workers)) as loaded,
         ):
             for batch in loaded:
@@ -163,32 +175,34 @@ class Training:
         row = {
             "epoch": progress.epoch,
             "step": progress.step,
-            "loss": progress.loss_sum / self.train.n_samples,
+            "loss": progress.loss_sum / self.n_samples,
             "lr": settings.learning_rate_at(progress.step - 1, self._steps_in_epoch()),
             "seconds": round(progress.seconds, 3),
-            "samples_per_second": round(self.train.n_samples / max(progress.seconds, 1e-9), 1),
+            "samples_per_second": round(self.n_samples / max(progress.seconds, 1e-9), 1),
         }
         if self.valid is not None:
-            row |= self._evaluate(self.valid, "valid", KS + (parse_metric(settings.monitor, "monitor")[1],))
+            ks = default_ks(self.dataset) + (parse_metric(settings.monitor, "monitor")[1],)
+            row |= _prefixed("valid", self._evaluate(self.averaged, self.valid, "valid", ks))
         if settings.eval_every_epoch:
-            row |= self._evaluate(self.dataset.test, "test", KS)
+            row |= _prefixed("test", self._evaluate(self.averaged, self.dataset.test, "test", default_ks(self.dataset)))
         return row
 
-    def _evaluate(self, sessions: Sessions, split: str, ks: tuple[int, ...]) -> dict[str, float]:
-        metrics = evaluate(self.averaged, sessions, self.settings, ks, f"evaluating {split}")
-        return {f"{split}_{name}": value for name, value in metrics.items()}
+    def _evaluate(self, model: SRGNN, sessions: Sessions, split: str, ks: tuple[int, ...]) -> dict[str, float]:
+        measure = evaluate if self.dataset.protocol == "sessions" else course.evaluate_course
+        return measure(model, sessions, self.settings, ks, f"evaluating {split}")
 
     def _end_epoch(self, row: dict) -> None:
         progress = self.progress
         progress.history.append(row)
         names = ["last"]
-        if self.settings.patience and row[f"valid_{self.settings.monitor}"] > progress.best_value:
-            progress.best_epoch, progress.best_value = progress.epoch, row[f"valid_{self.settings.monitor}"]
+        if self.settings.patience and row[f"valid_{self.monitor}"] > progress.best_value:
+            progress.best_epoch, progress.best_value = progress.epoch, row[f"valid_{self.monitor}"]
             names.append("best")
         progress.epoch, progress.steps_in_epoch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
         self._save(names)
         write_metrics(self.run, progress.history)
-        figures = ", ".join(f"{key} {value:.2f}" for key, value in row.items() if "@20" in key)
+        shown = (key for key in row if "@20" in key or key == f"valid_{self.monitor}")
+        figures = ", ".join(f"{key} {row[key]:.2f}" for key in shown)
         logger.info(
             "epoch %d/%d: loss %.4f, lr %g, %.1f s, %.0f samples/s%s", row["epoch"], self.settings.epochs, row["loss"],
             row["lr"], row["seconds"], row["samples_per_second"], f", {figures}" if figures else "",
@@ -199,7 +213,7 @@ class Training:
         dataset = describe_dataset(self.dataset)
         save_checkpoint(self.run, names, self.averaged, self.settings, dataset, self.progress, self.model, self.adam)
 
-    def test(self, ks: tuple[int, ...] = KS) -> tuple[int, dict[str, float]]:
+    def test(self, ks: tuple[int, ...] | None = None) -> tuple[int, dict[str, float]]:
         """Evaluate the run's reported checkpoint on the test set and note the figures in metrics.csv.
 
         Returns:
@@ -207,9 +221,9 @@ class Training:
         """
         checkpoint = read_checkpoint(find_checkpoint(self.run))
         epoch = checkpoint.progress.epoch - 1
-        metrics = evaluate(load_model(checkpoint), self.dataset.test, self.settings, ks, "evaluating test")
+        metrics = self._evaluate(load_model(checkpoint), self.dataset.test, "test", ks or default_ks(self.dataset))
         history = [dict(row) for row in self.progress.history]
-        history[epoch - 1] |= {f"test_{name}": value for name, value in metrics.items()}
+        history[epoch - 1] |= _prefixed("test", metrics)
         write_metrics(self.run, history)
         return epoch, metrics
 
@@ -259,10 +273,27 @@ def average(averaged: SRGNN, model: SRGNN, decay: float, updates: int) -> None:
 
 
 def split_validation(dataset: SessionDataset, settings: Settings) -> tuple[Sessions, Sessions | None]:
-    """The training and the validation sessions that the settings make of a dataset's training sessions."""
+    """The training sessions, and those for validation: the dataset's own, or of its training sessions the latest.
+
+    Raises:
+        InputError: early stopping would have nothing to go by, or the split leaves one side empty.
+    """
+    if dataset.valid is not None:
+        return dataset.train, dataset.valid
     if not settings.valid_fraction:
+        if settings.patience:
+            raise InputError(f"patience={settings.patience} needs validation: set valid_fraction too, e.g. 0.1")
         return dataset.train, None
     return dataset.train.split_recent(settings.valid_fraction)
+
+
+def _prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{split}_{name}": value for name, value in metrics.items()}
+
+
+def default_ks(dataset: SessionDataset) -> tuple[int, ...]:
+    """The cut-offs of the metrics in metrics.csv."""
+    return KS if dataset.protocol == "sessions" else course.KS
 
 
 def write_metrics(run: Path, history: list[dict]) -> None:

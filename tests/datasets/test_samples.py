@@ -32,7 +32,7 @@ def test_only_the_most_recent_clicks_are_read():
 
 
 def test_a_batchs_graph_is_that_of_its_sessions():
-    (batch,) = sample_batches(SampleBatches(SESSIONS, 4, 70, order=np.array([2, 3])))
+    (batch,) = sample_batches(SampleBatches(SESSIONS, 4, 70, positions=np.array([3, 5])))
     expected = packed_graph(np.array([1, 2, 3, 4]), np.array([3, 1]))
     for found, array in zip(batch.graph, expected, strict=True):
         assert found.numpy().dtype == array.dtype
@@ -50,8 +50,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 def test_workers_do_not_change_the_batches(num_workers):
     rng = np.random.default_rng(0)
     sessions = Sessions(rng.integers(1, 30, 400).astype(np.int32), np.arange(0, 401, 8))
-    order = epoch_order(sessions.n_samples, 1, 1)
-    dataset = SampleBatches(sessions, 32, 5, order)
+    dataset = SampleBatches(sessions, 32, 5, sessions.sample_positions()[epoch_order(sessions.n_samples, 1, 1)])
     loaded = list(sample_batches(dataset, num_workers))
     assert len(loaded) == len(dataset) == 11
     for k, batch in enumerate(loaded):

@@ -112,7 +112,10 @@ def test_the_hash_is_of_the_content(folder, tmp_path):
         make_dataset(train=make([1, 2, 3], [2, 4, 3], [1, 1], first_samples=1)),
         make_dataset(item_ids=["", "7", "b", "c", "d"]),
     ]
-    assert len({dataset.hash, *(other.hash for other in others)}) == 5
+    others.append(make_dataset(valid=make([1, 2])))
+    assert len({dataset.hash, *(other.hash for other in others)}) == 6
+    # What the first release of the format gave it: a run finds its dataset again.
+    assert dataset.hash == "7457241f090a7fea71cb7fd93a42963d97d6e08b1ce8dea65e3c34a0932b64b7"
     write_dataset(open_dataset(folder), tmp_path / "again")
     assert open_dataset(tmp_path / "again").hash == dataset.hash
 

@@ -222,5 +222,7 @@ def test_validation_takes_the_most_recent_sessions(ring):
     older, recent = split_validation(ring, load_recipe("paper", ["valid_fraction=0.1"]))
     assert len(recent) == 15 and older.dates.max() < recent.dates.min()
     assert split_validation(ring, load_recipe("paper")) == (ring.train, None)
+    with pytest.raises(InputError, match="patience=3 needs validation"):
+        split_validation(ring, load_recipe("paper", ["patience=3"]))
     with pytest.raises(InputError, match="share"):
         split_validation(ring, load_recipe("paper", ["valid_fraction=0.0001"]))

@@ -1,0 +1,96 @@
+"""The course's protocol: a user's items in order of time are one sequence, and users, not days, are split.
+
+Source: the pipeline of the Datawhale course around the reference's layers. There a training sample is drawn anew from
+every user in every epoch, and a user of validation or test is asked about everything after the first 80 % of the items.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import InputError
+from .clicks import Clicks
+from .sessions import SessionDataset, Sessions
+
+FIRST_CUT = 4  # the fewest items before a training sample's target
+CSV_COLUMNS = {"session": "user_id", "item": "item_id", "time": "timestamp"}
+CUTS = 1  # sets this stream of random numbers apart from the one that orders the samples
+
+
+def build_users(clicks: Clicks, name: str, source: str, seed: int = 0) -> SessionDataset:
+    """Apply the course's protocol.
+
+    1. A user's items in order of time, those of equal time in file order, are one sequence.
+    2. Users with fewer than five items are dropped: no training sample could be cut from them. Nothing else is.
+    3. The users are shuffled by `seed`; the first 8/10 (rounded down) are for training, those up to 9/10 for
+       validation, the rest for test.
+    4. Items are numbered from 1 in order of first appearance in the whole log, all users': the course's ids are
+       given before the split. Items that no training user has keep their number, and count as labels.
+
+    Args:
+        clicks: the log, grouped by user and in order of time (`read_csv`, `read_inter`).
+        name: the dataset's name.
+        source: where the log came from, in words, for the record.
+        seed: of the shuffle.
+
+    Raises:
+        InputError: one of the three parts would have no users.
+    """
+    users = clicks.table["session"].to_numpy()
+    items = clicks.table["item"].to_numpy() + 1
+    lengths = np.bincount(users)  # (users,)
+    starts = np.cumsum(lengths) - lengths
+    kept = np.flatnonzero(lengths > FIRST_CUT)
+    bounds = [0, len(kept) * 8 // 10, len(kept) * 9 // 10, len(kept)]
+    if min(np.diff(bounds)) == 0:
+        raise InputError(
+            f"{len(kept)} of {len(lengths)} users have {FIRST_CUT + 1} items or more: too few to split 8:1:1 into "
+            "training, validation and test; at least 6 are needed. Is the right column taken for the user?"
+        )
+    shuffled = np.random.default_rng(seed).permutation(kept)
+
+    def part(first: int, last: int) -> Sessions:
+        chosen = shuffled[first:last]
+        offsets = np.concatenate([[0], np.cumsum(lengths[chosen])])
+        clicks = np.arange(offsets[-1]) + np.repeat(starts[chosen] - offsets[:-1], lengths[chosen])
+        return Sessions(items[clicks].astype(np.int32), offsets)
+
+    train, valid, test = map(part, bounds[:-1], bounds[1:])
+    return SessionDataset(
+        name=name,
+        train=train,
+        test=test,
+        valid=valid,
+        item_ids=["", *clicks.item_ids],
+        item_clicks=np.bincount(train.items, minlength=len(clicks.item_ids) + 1),
+        meta={
+            "source": source,
+            "protocol": "course",
+            "parameters": {"seed": int(seed), "dropped_users": int(len(lengths) - len(kept))},
+        },
+    )
+
+
+def n_cuts(users: Sessions) -> int:
+    """How many training samples an epoch has: one from every user with more than four items."""
+    return int((users.lengths > FIRST_CUT).sum())
+
+
+def random_cuts(users: Sessions, seed: int, epoch: int) -> np.ndarray:
+    """An epoch's training samples: for each user a target drawn from all the items but the first four.
+
+    User i's draw is number i of a stream that belongs to the seed and the epoch: it does not depend on how many other
+    users there are or what they look like, nor on where in the epoch the training stands.
+
+    Returns:
+        Positions of the targets in `users.items`, int64 (n_cuts(users),), ascending.
+    """
+    uniform = np.random.default_rng([seed, epoch, CUTS]).random(len(users))  # (users,)
+    lengths = users.lengths
+    cuts = FIRST_CUT + (uniform * (lengths - FIRST_CUT)).astype(np.int64)
+    return (users.offsets[:-1] + cuts)[lengths > FIRST_CUT]
+
+
+def evaluation_cuts(users: Sessions) -> np.ndarray:
+    """Where each user's labels begin in `users.items`, at int(0.8 * length) of the user's items: int64 (users,)."""
+    return users.offsets[:-1] + (0.8 * users.lengths).astype(np.int64)
