@@ -15,7 +15,9 @@ from ..datasets.sessions import SessionDataset, Sessions
 from ..datasets.synthetic import World, sample_world
 from .metrics import count_above, ranks
 
-CHUNK_SCORES = 1 << 21  # scores held at a time: 16 MB; larger blocks come fresh from the system, at three times the cost
+CHUNK_SCORES = (
+    1 << 21
+)  # scores held at a time: 16 MB; larger blocks come fresh from the system, at three times the cost
 
 
 class Baseline(Protocol):
@@ -148,7 +150,7 @@ class VSKNN:
     it is multiplied by 1 + idf x ln(training sessions / those that hold the item). Items of equal score, most of them
     in no neighbour, are ranked by popularity.
 
-    The defaults were chosen on validation: data/results/vsknn-validation.csv.
+    The defaults were chosen on the most recent tenth of the training sessions: data/results/vsknn-validation.csv.
 
     Args:
         train: the training sessions, in order of date.
