@@ -15,7 +15,7 @@ from ..config import Settings, parse_metric
 from ..datasets.samples import Batch, SampleBatches, epoch_order, sample_batches
 from ..datasets.sessions import SessionDataset, Sessions
 from ..errors import WorkFailed
-from ..evaluation.ranking import evaluate, progress_bar
+from ..evaluation.ranking import Kept, evaluate, progress_bar
 from ..files import remove_leftovers, write_csv
 from ..model import SRGNN
 from ..runtime import import_paddle, in_row_blocks, seed_everything
@@ -199,15 +199,18 @@ class Training:
         dataset = describe_dataset(self.dataset)
         save_checkpoint(self.run, names, self.averaged, self.settings, dataset, self.progress, self.model, self.adam)
 
-    def test(self, ks: tuple[int, ...] = KS) -> tuple[int, dict[str, float]]:
+    def test(self, ks: tuple[int, ...] = KS, kept: Kept | None = None) -> tuple[int, dict[str, float]]:
         """Evaluate the run's reported checkpoint on the test set and note the figures in metrics.csv.
+
+        Args:
+            kept: gets the ranks and the best items.
 
         Returns:
             the epoch reported: validation's choice under early stopping, the last one otherwise; and its metrics.
         """
         checkpoint = read_checkpoint(find_checkpoint(self.run))
         epoch = checkpoint.progress.epoch - 1
-        metrics = evaluate(load_model(checkpoint), self.dataset.test, self.settings, ks, "evaluating test")
+        metrics = evaluate(load_model(checkpoint), self.dataset.test, self.settings, ks, "evaluating test", kept=kept)
         history = [dict(row) for row in self.progress.history]
         history[epoch - 1] |= {f"test_{name}": value for name, value in metrics.items()}
         write_metrics(self.run, history)
