@@ -47,7 +47,8 @@ def write_page(
     """
     short = dict(zip([row.name for row in rows], _short(rows), strict=True))
     rows = [dataclasses.replace(row, name=short[row.name]) for row in rows]
-    names = dict(zip([row.name for row in rows], styles([row.origin is not None for row in rows]), strict=True))
+    done = [row for row in rows if not row.error]
+    names = dict(zip([row.name for row in done], styles([row.origin is not None for row in done]), strict=True))
     taken_apart = [row for row in rows if row.breakdown]
     learning = list(_learning_charts(rows, names))
     content = joined([
@@ -83,7 +84,7 @@ def _short(rows: Sequence[Result]) -> list[str]:
 def _head(dataset: SessionDataset, split: str, ties: str, rows: Sequence[Result]) -> Iterable[Html]:
     yield element("p", "SR-GNN · session-based recommendation", class_="kind")
     yield element("h1", f"{dataset.name} · {split}")
-    counts = ", ".join(f"{n:,}" for n in sorted({row.samples for row in rows if not row.error}))
+    counts = ", ".join(f"{n:,}" for n in sorted({row.samples for row in rows if not row.error})) or "No"
     told = (
         f"{counts} samples, each ranked against the whole catalogue of {dataset.n_items - 1:,} items. "
         f"{TIES.get(ties, f'Equal scores: {ties}.')} Metrics are in percent."
@@ -94,7 +95,9 @@ def _head(dataset: SessionDataset, split: str, ties: str, rows: Sequence[Result]
     for metric in _headline(rows):
         best = max((row for row in contenders if metric in row.metrics), key=lambda row: row.metrics[metric])
         tiles.append(_tile(f"Best {metric}", f"{best.metrics[metric]:.2f}", best.name))
-    if tiles and best.breakdown:
+    models = [row for row in contenders if row.origin and row.breakdown]
+    if models:
+        best = max(models, key=lambda row: row.metrics[metric])
         coverage = f"{best.breakdown.recommended.coverage:.1f} %"
         tiles.append(_tile(f"Of the catalogue in top-{K} lists", coverage, best.name))
     tiles.append(_tile("Training clicks", f"{int(dataset.item_clicks.sum()):,}", f"in {len(dataset.train):,} sessions"))
@@ -134,7 +137,8 @@ def _results(rows: Sequence[Result], names: Mapping[str, Style]) -> Iterable[Htm
                  for metric in metrics]  # fmt: skip
         if row.error:
             cells = [element("td", f"failed: {row.error}", class_="failed", colspan=max(1, len(metrics)))]
-        body.append(element("tr", _name_cell(row.name, names[row.name]), *cells))
+        name = element("th", row.name, scope="row") if row.error else _name_cell(row.name, names[row.name])
+        body.append(element("tr", name, *cells))
     yield element("h2", "Results")
     told = "The best figure of each column is marked. Any heading sorts."
     if any(row.is_bound for row in rows):
@@ -207,7 +211,7 @@ _LEARNING = element(
 
 
 def _learning_charts(rows: Sequence[Result], names: Mapping[str, Style]) -> Iterable[Html]:
-    """The loss, and of the metrics at 20 those that some run measured after several epochs."""
+    """The loss and the metrics at 20, of which some run has more than one epoch's."""
     histories = {row.name: row.origin.history for row in rows if row.origin and row.origin.history}
     keys = dict.fromkeys(key for history in histories.values() for row in history for key in row)
     measured = [key for key in keys if key.endswith("@20") and "ndcg" not in key.lower()]
@@ -217,7 +221,7 @@ def _learning_charts(rows: Sequence[Result], names: Mapping[str, Style]) -> Iter
             points = [(row["epoch"], row[key]) for row in history if key in row]
             if points:
                 lines.append(Line(name, names[name], *zip(*points, strict=True)))
-        if (key == "loss" and lines) or any(len(line.x) > 1 for line in lines):
+        if any(len(line.x) > 1 for line in lines):
             title = "Training loss" if key == "loss" else key.replace("_", " ", 1)
             yield line_chart(f"learning{number}", title, "epoch", lines, from_zero=False)
 
