@@ -7,7 +7,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["paddle_srgnn", "paddle_srgnn.*"]),
-    package_data={"paddle_srgnn": ["recipes/*.yaml", "evaluation/published.yaml"]},
+    package_data={"paddle_srgnn": ["recipes/*.yaml", "evaluation/published.yaml", "evaluation/page.html"]},
     install_requires=[
         "numpy",
         "pandas",

@@ -32,8 +32,8 @@ INTERFACE = "SRGNN(config), forward(item_seq, mask, item) and _get_slice(item_se
 
 # The allowed difference is a share of the largest entry that the reference computes, or of 1 where that is smaller.
 TOLERANCES = dict.fromkeys(GRAPH, 0.0) | {"A": 1e-7, "user_emb": 2e-6, "loss": 2e-6, ADAM_LOSSES: 1e-4}
-# Of gradients it is a share of the largest entry of each, and a little for those that are zero. With trained weights and
-# 43 thousand items the reference's float32 softmax alone is 1.5e-4 of it away from float64; ours is 4e-6.
+# Of gradients it is a share of the largest entry of each, and a little for those that are zero. With trained weights
+# and 43 thousand items the reference's float32 softmax alone is 1.5e-4 of it away from float64; ours is 4e-6.
 GRADIENT_TOLERANCE, SMALLEST_GRADIENT = 5e-4, 1e-7
 
 Batches = Mapping[str, tuple[np.ndarray, np.ndarray]]  # item_seq (B, L) and target (B,), by name

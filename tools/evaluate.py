@@ -1,8 +1,9 @@
-"""Evaluate runs and checkpoints: ranks over the whole catalogue, one table for all of them."""
+"""Evaluate runs, checkpoints and folders of runs: ranks over the whole catalogue, one table for all of them."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,7 +16,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "checkpoints", nargs="+", type=Path, metavar="RUN_OR_CHECKPOINT",
-        help="a run stands for its reported checkpoint: validation's choice under early stopping, else the last",
+        help="a run stands for its reported checkpoint: validation's choice under early stopping, else the last; "
+        "a folder of runs for its runs",
     )  # fmt: skip
     parser.add_argument("--data", help="folder of a dataset, or sample (default: the one of the first checkpoint)")
     parser.add_argument(
@@ -32,6 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--baselines", action="store_true", help="add popularity, session popularity, Markov, V-SKNN")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables, charts and examples")
     parser.add_argument("--tsne", type=Path, metavar="FILE", help="draw the run's item vectors, by t-SNE, as PNG")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="default: a GPU where there is one")
     parser.add_argument("--threads", type=_tool.positive_int, metavar="N", help="of the CPU (default: all)")
@@ -45,37 +48,50 @@ def main() -> int:
     from paddle_srgnn.errors import InputError
     from paddle_srgnn.evaluation.report import intervals_table, metrics_table, tests_table
     from paddle_srgnn.files import write_csv, write_json
+    from paddle_srgnn.training.run import find_runs
 
-    for path in (args.json, args.csv, args.tsne):
+    for path in (args.json, args.csv, args.html, args.tsne):
         if path is not None and not path.resolve().parent.is_dir():
             raise InputError(f"{path}: its folder does not exist")
-    if args.tsne and len(args.checkpoints) > 1:
-        raise InputError("--tsne draws one run: name one")
+    args.checkpoints = list(dict.fromkeys(run for path in args.checkpoints for run in find_runs(path)))
+    if args.tsne:
+        import paddle_srgnn.evaluation.picture  # noqa: F401  what it lacks is said before any work
+
+        if len(args.checkpoints) > 1:
+            raise InputError("--tsne draws one run: name one")
     runtime.tune(args.threads)
     runtime.set_device(args.device)
     _tool.log_to()
 
     dataset = load_dataset(args.data or data_of(args.checkpoints))
     fit_to_protocol(args, dataset.protocol)
-    results, failures, tests = evaluate_all(dataset, args)
-    if results:
+    results = evaluate_all(dataset, args)
+    done = [result for result in results if not result.error]
+    ranked = [result for result in done if result.ranks is not None]  # the course's lists have no ranks
+    tests = tests_between(ranked, args)
+    if done:
         print(f"{dataset.name}, {args.split}, in percent\n")
-        print(metrics_table([(result["checkpoint"], result["metrics"]) for result in results]))
-    if results and dataset.protocol == "sessions":
-        shown = [f"{name}@{max(args.k)}" for name in TESTED]
-        print("\n" + intervals_table([(result["checkpoint"], result) for result in results], shown))
+        print(metrics_table([(result.name, result.metrics or f"failed: {result.error}") for result in results]))
+    if ranked:
+        print("\n" + intervals_table(ranked, [f"{name}@{max(args.k)}" for name in TESTED]))
     if tests:
-        print("\n" + tests_table(tests, [result["checkpoint"] for result in results]))
-    for failure in failures:
-        print(f"{failure['checkpoint']}: {failure['error']}", file=sys.stderr)
+        print("\n" + tests_table(tests, [result.name for result in ranked]))
+    for failure in (result for result in results if result.error):
+        print(f"{failure.name}: {failure.error}", file=sys.stderr)
     if args.json:
         about = {"dataset": dataset.name, "dataset_hash": dataset.hash, "split": args.split, "ties": args.ties}
-        write_json(args.json, about | {"results": results + failures, "tests": tests})
+        write_json(args.json, about | {"results": [json_row(result) for result in results], "tests": tests})
     if args.csv:
-        write_csv(args.csv, [csv_row(result) for result in results + failures])
+        write_csv(args.csv, [csv_row(result) for result in results])
+    if args.html:
+        from paddle_srgnn.evaluation.page import write_page
+
+        command = shlex.join(["python", "tools/evaluate.py", *sys.argv[1:]])
+        write_page(args.html, dataset, args.split, args.ties, results, tests, command)
+        print(f"\npage: {args.html}")
     if args.tsne:
         draw(args.checkpoints[0], dataset, args.tsne)
-    return _tool.FAILED if failures else _tool.DONE
+    return _tool.DONE if len(done) == len(results) else _tool.FAILED
 
 
 def fit_to_protocol(args: argparse.Namespace, protocol: str) -> None:
@@ -92,12 +108,17 @@ def fit_to_protocol(args: argparse.Namespace, protocol: str) -> None:
     args.k, args.ties = args.k or [5, 10, 20], args.ties or "mean"
 
 
-def csv_row(result: dict) -> dict:
-    row = {key: result[key] for key in ("checkpoint", "samples", "error")}
-    for name, value in result["metrics"].items():
+def json_row(result) -> dict:
+    parts = ("samples", "metrics", "intervals", "error")
+    return {"checkpoint": result.name} | {part: getattr(result, part) for part in parts}
+
+
+def csv_row(result) -> dict:
+    row = {"checkpoint": result.name, "samples": result.samples, "error": result.error}
+    for name, value in result.metrics.items():
         row[name] = value
-        if name in result["intervals"]:
-            row[f"{name}_low"], row[f"{name}_high"] = result["intervals"][name]
+        if name in result.intervals:
+            row[f"{name}_low"], row[f"{name}_high"] = result.intervals[name]
     return row
 
 
@@ -108,6 +129,7 @@ def draw(path: Path, dataset, file: Path) -> None:
 
     vectors = load_model(read_checkpoint(find_checkpoint(path))).item_emb.weight.numpy()
     draw_items(vectors, dataset.item_clicks, f"{dataset.name}, items of {path.resolve().name}", file)
+    print(f"\npicture: {file}")
 
 
 def data_of(paths: list[Path]) -> str:
@@ -124,112 +146,79 @@ def data_of(paths: list[Path]) -> str:
     raise errors[0]
 
 
-def evaluate_all(dataset, args: argparse.Namespace) -> tuple[list[dict], list[dict], list[dict]]:
-    """A result for each checkpoint and baseline; for each that failed its error, raised if it is alone; the tests."""
+def evaluate_all(dataset, args: argparse.Namespace) -> list:
+    """The `Result` of each checkpoint and baseline; one that failed has its error, which is raised if it is alone."""
     from paddle_srgnn.errors import InputError, WorkFailed
-    from paddle_srgnn.evaluation.statistics import paired_tests
+    from paddle_srgnn.evaluation.report import Result
 
-    of_course = dataset.protocol == "course"
-    results, failures, ranks, sessions = [], [], {}, None
-    for path in args.checkpoints:
+    results = []
+    for number, path in enumerate(args.checkpoints, start=1):
+        label = str(path) if len(args.checkpoints) == 1 else f"{number}/{len(args.checkpoints)} {path}"
         try:
-            if of_course:
-                results.append(course_result(path, dataset, args))
-                continue
-            sessions, ranks[str(path)] = evaluate_one(path, dataset, args)
-            results.append(result_of(str(path), sessions, ranks[str(path)], args.k))
+            results.append(evaluate_one(path, dataset, args, label))
         except (InputError, WorkFailed) as error:
             if len(args.checkpoints) == 1:
                 raise
-            empty = {"checkpoint": str(path), "samples": 0, "metrics": {}, "intervals": {}}
-            failures.append(empty | {"error": str(error)})
-    if args.baselines and of_course:
-        results += course_baselines(dataset, args)
-    elif args.baselines:
-        sessions = dataset.test
-        for name, of_baseline in baseline_results(dataset, args):
-            ranks[name] = of_baseline
-            results.append(result_of(name, sessions, of_baseline, args.k))
-    if len({len(of_one) for of_one in ranks.values()}) != 1:  # none, or of different validation splits
-        return results, failures, []
-    metrics = [f"{name}@{max(args.k)}" for name in TESTED]
-    return results, failures, paired_tests(ranks, session_labels(sessions), metrics)
+            results.append(Result(str(path), error=str(error)))
+    return results + (baseline_results(dataset, args) if args.baselines else [])
 
 
-def result_of(name: str, sessions, ranks, ks: list[int]) -> dict:
-    from paddle_srgnn.evaluation.metrics import ranking_metrics
-    from paddle_srgnn.evaluation.statistics import session_intervals
+def tests_between(results: list, args: argparse.Namespace) -> list[dict]:
+    """The paired tests, where all results are of the same samples: validation splits can be the runs' own."""
+    from paddle_srgnn.evaluation.report import session_labels
+    from paddle_srgnn.evaluation.statistics import paired_tests
 
-    ks = sorted(set(ks))
-    metrics, intervals = ranking_metrics(ranks, ks), session_intervals(ranks, session_labels(sessions), ks)
-    return {"checkpoint": name, "samples": len(ranks), "metrics": metrics, "intervals": intervals, "error": None}
-
-
-def session_labels(sessions):
-    """What the samples of a session have in common: where it starts."""
-    return sessions.sample_starts(sessions.sample_positions())
+    if len({result.samples for result in results}) != 1:  # none, or of different splits
+        return []
+    ranks = {result.name: result.ranks for result in results}
+    return paired_tests(ranks, session_labels(results[0].sessions), [f"{name}@{max(args.k)}" for name in TESTED])
 
 
-def baseline_results(dataset, args: argparse.Namespace):
-    """Each baseline's name and ranks, with a progress bar."""
-    from paddle_srgnn.evaluation.baselines import baseline_ranks, baselines
-    from paddle_srgnn.evaluation.ranking import progress_bar
+def baseline_results(dataset, args: argparse.Namespace) -> list:
+    """The `Result` of each baseline, with a progress bar."""
+    from paddle_srgnn.evaluation.baselines import TrueDistribution, baseline_ranks, baselines
+    from paddle_srgnn.evaluation.course import evaluate_baseline
+    from paddle_srgnn.evaluation.ranking import progress_bar, room_for_lists
+    from paddle_srgnn.evaluation.report import Result, result_of
 
+    if dataset.protocol == "course":
+        users = dataset.parts[args.split]
+        return [Result(b.name, len(users), evaluate_baseline(b, users, tuple(args.k))) for b in baselines(dataset)]
+    results, test = [], dataset.test
     for baseline in baselines(dataset):
-        with progress_bar(baseline.name, dataset.test.n_samples) as bar:
-            yield baseline.name, baseline_ranks(baseline, dataset.test, args.ties, advance=bar.update)
+        top = room_for_lists(test, dataset.n_items) if args.html else None
+        with progress_bar(baseline.name, test.n_samples) as bar:
+            ranks = baseline_ranks(baseline, test, args.ties, advance=bar.update, top=top)
+        is_bound = baseline.name == TrueDistribution.name
+        results.append(result_of(baseline.name, test, ranks, args.k, top, dataset.item_clicks, is_bound=is_bound))
+    return results
 
 
-def evaluate_one(path: Path, dataset, args: argparse.Namespace):
-    """The sessions that a checkpoint is evaluated on, and the ranks of its samples."""
-    from paddle_srgnn.errors import WorkFailed
-    from paddle_srgnn.evaluation.ranking import model_ranks
-    from paddle_srgnn.training.checkpoint import load_model
-
-    checkpoint, sessions = opened(path, dataset, args.split)
-    try:
-        return sessions, model_ranks(load_model(checkpoint), sessions, checkpoint.settings, str(path), args.ties)
-    except WorkFailed as error:
-        raise WorkFailed(f"{checkpoint.folder}: {error}") from None
-
-
-def opened(path: Path, dataset, split: str):
-    """A checkpoint, and what it is evaluated on."""
-    from paddle_srgnn.errors import InputError
-    from paddle_srgnn.training.checkpoint import check_fits, find_checkpoint, read_checkpoint
+def evaluate_one(path: Path, dataset, args: argparse.Namespace, label: str):
+    """The `Result` of a checkpoint, from one pass over the samples."""
+    from paddle_srgnn.errors import InputError, WorkFailed
+    from paddle_srgnn.evaluation.course import evaluate_course
+    from paddle_srgnn.evaluation.ranking import Kept, model_ranks
+    from paddle_srgnn.evaluation.report import Result, result_of
+    from paddle_srgnn.training.checkpoint import check_fits, find_checkpoint, load_model, read_checkpoint
     from paddle_srgnn.training.loop import split_validation
+    from paddle_srgnn.training.origin import origin_of
 
     checkpoint = read_checkpoint(find_checkpoint(path))
     check_fits(checkpoint, dataset)
-    sessions = dataset.test if split == "test" else split_validation(dataset, checkpoint.settings)[1]
+    sessions = dataset.test if args.split == "test" else split_validation(dataset, checkpoint.settings)[1]
     if sessions is None:
         raise InputError(f"{path}: --split valid, but this run was trained without a validation set (valid_fraction=0)")
-    return checkpoint, sessions
-
-
-def course_result(path: Path, dataset, args: argparse.Namespace) -> dict:
-    from paddle_srgnn.errors import WorkFailed
-    from paddle_srgnn.evaluation.course import evaluate_course
-    from paddle_srgnn.training.checkpoint import load_model
-
-    checkpoint, users = opened(path, dataset, args.split)
+    model, settings, origin = load_model(checkpoint), checkpoint.settings, origin_of(checkpoint)
+    kept = Kept() if args.html else None
     try:
-        metrics = evaluate_course(load_model(checkpoint), users, checkpoint.settings, tuple(args.k), str(path))
+        if dataset.protocol == "course":
+            metrics = evaluate_course(model, sessions, settings, tuple(args.k), label)
+            return Result(str(path), len(sessions), metrics, origin=origin)
+        ranks = model_ranks(model, sessions, settings, label, args.ties, kept)
     except WorkFailed as error:
         raise WorkFailed(f"{checkpoint.folder}: {error}") from None
-    return {"checkpoint": str(path), "samples": len(users), "metrics": metrics, "intervals": {}, "error": None}
-
-
-def course_baselines(dataset, args: argparse.Namespace) -> list[dict]:
-    from paddle_srgnn.evaluation.baselines import baselines
-    from paddle_srgnn.evaluation.course import evaluate_baseline
-
-    users = dataset.parts[args.split]
-    common = {"samples": len(users), "intervals": {}, "error": None}
-    return [
-        {"checkpoint": baseline.name, "metrics": evaluate_baseline(baseline, users, tuple(args.k))} | common
-        for baseline in baselines(dataset)
-    ]
+    return result_of(str(path), sessions, ranks, args.k, kept and kept.top, dataset.item_clicks, origin=origin)
 
 
 if __name__ == "__main__":

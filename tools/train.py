@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import shlex
+import sys
 from pathlib import Path
 
 import _tool
 
 logger = logging.getLogger("paddle_srgnn.train")
+REPORT = "report.html"
 
 
 def parse() -> argparse.Namespace:
@@ -192,19 +195,16 @@ def report(args: argparse.Namespace, config, dataset, training) -> None:
     """Print the metrics of the reported checkpoint, and the baselines and the ceiling where they are cheap to have."""
     from paddle_srgnn.evaluation.report import metrics_table
 
-    if args.no_test:
-        epoch, metrics = training.validated()
-        print(metrics_table([(f"validation, {config.recipe}, epoch {epoch}", metrics)]))
-        print(f"\nrun: {args.out}")
-        return
-    epoch, metrics = training.test()
-    results = [(f"SR-GNN, {config.recipe}, epoch {epoch}", metrics)]
+    epoch, result = measured(args, dataset, training)
+    others = [] if args.no_test else cheap_baselines(dataset)
+    rows = [(f"{'validation' if args.no_test else 'SR-GNN'}, {config.recipe}, epoch {epoch}", result.metrics)]
     tested = [row for row in training.progress.history if "test_P@20" in row or "test_recall@20" in row]
     if tested:
-        best = {name: max(row[f"test_{name}"] for row in tested) for name in metrics}
-        results.append(("best-on-test, not for comparison", best))
-    print(metrics_table(results + cheap_baselines(dataset)))
-    print(f"\nrun: {args.out}")
+        best = {name: max(row[f"test_{name}"] for row in tested) for name in result.metrics}
+        rows.append(("best-on-test, not for comparison", best))
+    print(metrics_table(rows + [(other.name, other.metrics) for other in others]))
+    write_report(args, args.out, dataset, [result, *others])
+    print(f"\nreport: {args.out / REPORT}\nrun: {args.out}")
 
 
 def report_seeds(plan: list, trained: list) -> None:
@@ -213,10 +213,9 @@ def report_seeds(plan: list, trained: list) -> None:
 
     from paddle_srgnn.evaluation.report import metrics_table
     from paddle_srgnn.files import write_csv
-    from paddle_srgnn.training.loop import Training
 
-    measure = Training.validated if plan[0][0].no_test else Training.test
-    results = [(str(args.seed), measure(training)[1]) for (args, _, _), training in zip(plan, trained, strict=True)]
+    found = [measured(args, dataset, training)[1] for (args, _, dataset), training in zip(plan, trained, strict=True)]
+    results = [(str(args.seed), result.metrics) for (args, _, _), result in zip(plan, found, strict=True)]
     values = np.array([list(metrics.values()) for _, metrics in results])  # (seeds, metrics)
     results.append(("mean", dict(zip(results[0][1], values.mean(axis=0).tolist(), strict=True))))
     if len(values) > 1:
@@ -226,24 +225,62 @@ def report_seeds(plan: list, trained: list) -> None:
     folder = args.out.parent
     write_csv(folder / "seeds.csv", [{"seed": name} | metrics for name, metrics in results])
     named = [(f"seed {name}" if name.lstrip("-").isdigit() else name, metrics) for name, metrics in results]
+    others = [] if args.no_test else cheap_baselines(dataset)
     print(f"SR-GNN, {config.recipe}, {'validation' if args.no_test else 'test'}")
-    print(metrics_table(named + ([] if args.no_test else cheap_baselines(dataset))))
-    print(f"\nruns: {folder}")
+    print(metrics_table(named + [(other.name, other.metrics) for other in others]))
+    for (own, _, _), result in zip(plan, found, strict=True):
+        write_report(own, own.out, dataset, [result, *others])
+    write_report(args, folder, dataset, [*found, *others])
+    print(f"\nreport: {folder / REPORT}\nruns: {folder}")
 
 
-def cheap_baselines(dataset) -> list[tuple[str, dict]]:
-    """The baselines' metrics where they take no time: on the embedded sample, and under the course's protocol."""
-    from paddle_srgnn.evaluation.baselines import baseline_ranks, baselines
+def measured(args: argparse.Namespace, dataset, training):
+    """The epoch that a run reports, and its `Result`."""
+    from paddle_srgnn.evaluation.ranking import Kept
+    from paddle_srgnn.evaluation.report import Result, result_of
+    from paddle_srgnn.training.checkpoint import find_checkpoint, read_checkpoint
+    from paddle_srgnn.training.loop import default_ks
+    from paddle_srgnn.training.origin import origin_of
+
+    kept = Kept()
+    epoch, metrics = training.validated() if args.no_test else training.test(kept=kept)
+    origin = origin_of(read_checkpoint(find_checkpoint(args.out)))  # now that the test is in metrics.csv
+    if args.no_test or kept.ranks is None:
+        sessions = training.valid if args.no_test else dataset.test
+        return epoch, Result(str(args.out), samples_of(sessions, dataset), metrics, origin=origin)
+    ks = default_ks(dataset)
+    return epoch, result_of(str(args.out), dataset.test, kept.ranks, ks, kept.top, dataset.item_clicks, origin=origin)
+
+
+def samples_of(sessions, dataset) -> int:
+    return len(sessions) if dataset.protocol == "course" else sessions.n_samples
+
+
+def write_report(args: argparse.Namespace, folder: Path, dataset, results: list) -> None:
+    """Write a folder's report.html."""
+    from paddle_srgnn.evaluation.page import write_page
+
+    command = shlex.join(["python", "tools/train.py", *sys.argv[1:]])
+    write_page(folder / REPORT, dataset, "validation" if args.no_test else "test", "mean", results, [], command)
+
+
+def cheap_baselines(dataset) -> list:
+    """The baselines' results where they take no time: on the embedded sample, and under the course's protocol."""
+    from paddle_srgnn.evaluation.baselines import TrueDistribution, baseline_ranks, baselines
     from paddle_srgnn.evaluation.course import evaluate_baseline
-    from paddle_srgnn.evaluation.metrics import ranking_metrics
+    from paddle_srgnn.evaluation.ranking import room_for_lists
+    from paddle_srgnn.evaluation.report import Result, result_of
     from paddle_srgnn.training.loop import default_ks
 
-    ks = default_ks(dataset)
+    results, test, ks = [], dataset.test, default_ks(dataset)
     if dataset.protocol == "course":
-        return [(b.name, evaluate_baseline(b, dataset.test, ks)) for b in baselines(dataset)]
-    if dataset.path is None:
-        return [(b.name, ranking_metrics(baseline_ranks(b, dataset.test), ks)) for b in baselines(dataset)]
-    return []
+        return [Result(b.name, len(test), evaluate_baseline(b, test, ks)) for b in baselines(dataset)]
+    for baseline in baselines(dataset) if dataset.path is None else []:
+        top = room_for_lists(test, dataset.n_items)
+        ranks = baseline_ranks(baseline, test, top=top)
+        is_bound = baseline.name == TrueDistribution.name
+        results.append(result_of(baseline.name, test, ranks, ks, top, dataset.item_clicks, is_bound=is_bound))
+    return results
 
 
 if __name__ == "__main__":

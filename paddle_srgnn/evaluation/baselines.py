@@ -13,7 +13,7 @@ from scipy import sparse
 
 from ..datasets.sessions import SessionDataset, Sessions
 from ..datasets.synthetic import World, sample_world
-from .metrics import count_above, ranks
+from .metrics import count_above, ranks, top_k
 
 CHUNK_SCORES = (
     1 << 21
@@ -260,6 +260,7 @@ def baseline_ranks(
     ties: str = "mean",
     chunk_scores: int = CHUNK_SCORES,
     advance: Callable[[int], object] = lambda samples: None,
+    top: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rank of every sample's target, in memory bounded by `chunk_scores` scores at a time.
 
@@ -268,6 +269,7 @@ def baseline_ranks(
         sessions: the split to rank, for example a dataset's `test`.
         ties: as for `metrics.ranks`.
         advance: called with the number of samples done after each chunk.
+        top: integers (n_samples, k), filled in the same pass with each sample's k best items, best first.
 
     Returns:
         Ranks from 1, float64 (n_samples,), in order of the samples' positions.
@@ -277,7 +279,10 @@ def baseline_ranks(
     counts = []
     for start in range(0, len(positions), chunk):
         some = positions[start : start + chunk]
-        counts.append(count_above(baseline.scores(sessions, some), sessions.items[some]))
+        scores = baseline.scores(sessions, some)
+        counts.append(count_above(scores, sessions.items[some]))
+        if top is not None:
+            top[start : start + chunk] = 1 + top_k(scores[:, 1:], top.shape[1])[0]
         advance(len(some))
     greater, equals = (np.concatenate(parts) for parts in zip(*counts, strict=True))
     return ranks(greater, equals, ties)

@@ -20,6 +20,7 @@ from ..datasets.sessions import Sessions
 from ..errors import WorkFailed
 from ..model import SRGNN
 from .baselines import Baseline
+from .metrics import top_k
 from .ranking import progress_bar
 
 paddle = runtime.import_paddle()
@@ -51,7 +52,8 @@ def evaluate_baseline(baseline: Baseline, users: Sessions, ks: tuple[int, ...]) 
     cuts, k = evaluation_cuts(users), min(max(ks), baseline.n_items - 1)
     rows = max(1, SCORES_AT_ONCE // baseline.n_items)
     lists = [
-        1 + highest(baseline.scores(users, cuts[first : first + rows])[:, 1:], k) for first in range(0, len(cuts), rows)
+        1 + top_k(baseline.scores(users, cuts[first : first + rows])[:, 1:], k)[0]
+        for first in range(0, len(cuts), rows)
     ]
     return course_metrics(np.concatenate(lists), *labels_of(users), ks)
 
@@ -107,22 +109,13 @@ def nearest_items(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
     return _exact(users, items, k) if faiss is None else _by_faiss(faiss, users, items, k)
 
 
-def highest(scores: np.ndarray, k: int) -> np.ndarray:
-    """The columns of the k highest scores in each row, best first, equal ones in order: (n, columns) gives (n, k)."""
-    least = np.partition(scores, -k, axis=1)[:, -k]  # (n,)
-    row, column = np.nonzero(scores >= least[:, None])  # k or more of each row, in order of column
-    order = np.lexsort((-scores[row, column], row))
-    start = np.searchsorted(row, np.arange(len(scores)))
-    return column[order][start[:, None] + np.arange(k)]
-
-
 def _exact(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
     items = items.astype(np.float64)
     rows = max(1, SCORES_AT_ONCE // len(items))
     lists = [np.empty((0, k), dtype=np.int64)]
     for first in range(0, len(users), rows):
         cosines = users[first : first + rows].astype(np.float64) @ items.T  # (rows, m)
-        lists.append(highest(cosines.astype(np.float32), k))
+        lists.append(top_k(cosines.astype(np.float32), k)[0])
     return np.concatenate(lists)
 
 
@@ -142,7 +135,7 @@ def _by_faiss(faiss: ModuleType, users: np.ndarray, items: np.ndarray, k: int) -
     found_cosines, found = index.search(users, min(k + SPARE, len(items)))  # (n, k + SPARE) each, best first
     found = np.sort(found, axis=1)
     cosines = np.einsum("nd,nkd->nk", users.astype(np.float64), items[found].astype(np.float64)).astype(np.float32)
-    best = highest(cosines, k)
+    best, _ = top_k(cosines, k)
     lists = np.take_along_axis(found, best, axis=1)
     if found.shape[1] < len(items):
         worst_listed = np.take_along_axis(cosines, best[:, -1:], axis=1)[:, 0]  # (n,)

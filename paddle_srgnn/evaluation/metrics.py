@@ -1,4 +1,4 @@
-"""Ranks by counting, and the metrics of one next item per sample.
+"""Ranks by counting, the best items by selection, and the metrics of one next item per sample.
 
 The rank of a target is one more than the number of candidates that score higher. Sorting would hide two things that
 counting makes explicit: what becomes of ties, and scores that are not numbers.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+
+from ..errors import WorkFailed
 
 TIES = {"mean": 0.5, "optimistic": 0.0, "pessimistic": 1.0}  # the share of a target's equals that counts as above it
 
@@ -72,6 +74,39 @@ def ranks(greater: np.ndarray, equals: np.ndarray, ties: str = "mean") -> np.nda
     if ties not in TIES:
         raise ValueError(f"ties must be one of {', '.join(TIES)}, found {ties!r}")
     return 1.0 + greater + TIES[ties] * np.asarray(equals)
+
+
+def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of the k highest scores of each row and those scores, best first, equal ones by column.
+
+    A row's columns are dealt out to some 32k groups. The k-th highest of the groups' maxima is a bound that k scores
+    reach, so the top k are among the few that reach it, and only those are sorted.
+
+    Args:
+        scores: float32 (b, V), -inf for what is excluded.
+        k: from 1 to V.
+
+    Returns:
+        columns int64 (b, k) and scores float32 (b, k).
+
+    Raises:
+        WorkFailed: a score is NaN or +inf.
+    """
+    n_rows, width = scores.shape
+    n_groups = min(width, 32 * k)
+    whole = width - width % n_groups
+    maxima = scores[:, :whole].reshape(n_rows, -1, n_groups).max(axis=1)  # (b, groups)
+    rest = width - whole
+    np.maximum(maxima[:, :rest], scores[:, whole:], out=maxima[:, :rest])
+    if not (maxima < np.inf).all():
+        raise WorkFailed("a session's scores are not finite: the model has diverged, nothing can be recommended")
+    bound = np.partition(maxima, -k, axis=1)[:, -k, None]  # (b, 1)
+    rows, columns = np.divmod(np.flatnonzero(scores >= bound), width)  # np.nonzero of two dimensions is slow
+    values = scores[rows, columns]
+    order = np.lexsort((columns, -values, rows))
+    first = np.searchsorted(rows, np.arange(n_rows))  # rows ascend before and after the sort
+    best = order[first[:, None] + np.arange(k)]  # (b, k)
+    return columns[best], values[best]
 
 
 def sample_gains(ranks: np.ndarray, ks: Iterable[int]) -> dict[str, np.ndarray]:

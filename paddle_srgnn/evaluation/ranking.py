@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 
@@ -13,11 +14,12 @@ from ..datasets.sessions import Sessions
 from ..errors import WorkFailed
 from ..model import SRGNN
 from ..runtime import import_paddle, in_row_blocks, memory_of
-from .metrics import ranking_metrics, ranks
+from .metrics import ranking_metrics, ranks, top_k
 
 paddle = import_paddle()
 
 SCORES_AT_ONCE = 25_000_000  # 100 MB of float32, whatever the size of the catalogue
+TOP = 20  # items in the lists that are kept
 
 
 def count_ranks(
@@ -26,6 +28,7 @@ def count_ranks(
     batch_size: int,
     max_session_length: int,
     advance: Callable[[int], object] = lambda samples: None,
+    top: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each sample, how many items score above its target, and how many others score the same.
 
@@ -35,6 +38,7 @@ def count_ranks(
         batch_size: samples encoded at once.
         max_session_length: how many of the most recent clicks are read.
         advance: called with the number of samples done after each batch.
+        top: integers (n_samples, k), filled in the same pass with each sample's k best items, best first.
 
     Returns:
         greater and equals, each (n_samples,) int64, in the order of `sessions.sample_positions()`.
@@ -53,7 +57,8 @@ def count_ranks(
             user_emb = model.encode(graph)  # (B, d)
             for first in range(0, len(target), rows):
                 part = slice(first, first + rows)
-                above, same = _count(user_emb[part], candidates, target[part] - 1, done + first)
+                own_top = None if top is None else top[done:][part]
+                above, same = _count(user_emb[part], candidates, target[part] - 1, done + first, own_top)
                 greater.append(above)
                 equals.append(same)
             done += len(target)
@@ -63,8 +68,11 @@ def count_ranks(
     return np.concatenate(greater), np.concatenate(equals)
 
 
-def _count(user_emb, candidates, target, first_sample: int) -> tuple[np.ndarray, np.ndarray]:
-    """`greater` and `equals` of the samples whose vectors (b, d) and targets (b,) are given, each (b,) int64."""
+def _count(user_emb, candidates, target, first_sample: int, top) -> tuple[np.ndarray, np.ndarray]:
+    """`greater` and `equals` of the samples whose vectors (b, d) and targets (b,) are given, each (b,) int64.
+
+    Their best items go into `top` (b, k), if it is given.
+    """
     scores = paddle.matmul(user_emb, candidates, transpose_y=True)  # (b, V)
     own = paddle.gather(scores.reshape([-1]), paddle.arange(len(target)) * scores.shape[1] + target)  # (b,)
     compare = _compare_on_cpu if scores.place.is_cpu_place() else _compare
@@ -74,7 +82,15 @@ def _count(user_emb, candidates, target, first_sample: int) -> tuple[np.ndarray,
         raise WorkFailed(
             f"the scores of sample {sample} are not finite: the model has diverged, no rank can be trusted"
         )
+    if top is not None and scores.place.is_cpu_place():
+        in_row_blocks(_select, memory_of(scores), top)
+    elif top is not None:
+        top[:] = 1 + paddle.topk(scores, top.shape[1])[1].numpy()
     return greater, equals - 1  # the target equals itself
+
+
+def _select(scores: np.ndarray, top: np.ndarray) -> None:
+    top[:] = 1 + top_k(scores, top.shape[1])[0]  # a column is an item less one, for the padding is no candidate
 
 
 def _compare(scores, own) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -99,18 +115,48 @@ def _compare_on_cpu(scores, own) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(counts.T)
 
 
-def model_ranks(model: SRGNN, sessions: Sessions, settings: Settings, label: str, ties: str = "mean") -> np.ndarray:
+@dataclasses.dataclass
+class Kept:
+    """What a pass over the samples leaves behind besides its metrics, for whoever passes one in.
+
+    Attributes:
+        ranks: (n_samples,) float64, from 1, in order of the samples' positions.
+        top: (n_samples, k) int32, each sample's best items, best first.
+    """
+
+    ranks: np.ndarray | None = None
+    top: np.ndarray | None = None
+
+
+def room_for_lists(sessions: Sessions, n_items: int) -> np.ndarray:
+    """An array for the TOP best items of each sample, (n_samples, k) int32; k is less in a smaller catalogue."""
+    return np.empty((sessions.n_samples, min(TOP, n_items - 1)), dtype=np.int32)
+
+
+def model_ranks(
+    model: SRGNN, sessions: Sessions, settings: Settings, label: str, ties: str = "mean", kept: Kept | None = None
+) -> np.ndarray:
     """The ranks (n_samples,) of a set of sessions' targets, in order of their positions, with a progress bar."""
+    top = room_for_lists(sessions, model.n_items) if kept else None
     with progress_bar(label, sessions.n_samples) as bar:
-        counts = count_ranks(model, sessions, settings.eval_batch_size, settings.max_session_length, bar.update)
-    return ranks(*counts, ties=ties)
+        counts = count_ranks(model, sessions, settings.eval_batch_size, settings.max_session_length, bar.update, top)
+    found = ranks(*counts, ties=ties)
+    if kept:
+        kept.ranks, kept.top = found, top
+    return found
 
 
 def evaluate(
-    model: SRGNN, sessions: Sessions, settings: Settings, ks: tuple[int, ...], label: str, ties: str = "mean"
+    model: SRGNN,
+    sessions: Sessions,
+    settings: Settings,
+    ks: tuple[int, ...],
+    label: str,
+    ties: str = "mean",
+    kept: Kept | None = None,
 ) -> dict[str, float]:
     """The ranking metrics of a model on a set of sessions, in percent, with a progress bar."""
-    return ranking_metrics(model_ranks(model, sessions, settings, label, ties), sorted(set(ks)))
+    return ranking_metrics(model_ranks(model, sessions, settings, label, ties, kept), sorted(set(ks)))
 
 
 def progress_bar(label: str, total: int, done: int = 0):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError, WorkFailed
+from ..evaluation.metrics import top_k
 from ..runtime import import_paddle, in_row_blocks, memory_of, thread_count
 
 paddle = import_paddle()
@@ -28,39 +29,6 @@ class Excluded(NamedTuple):
 def score(user_emb: paddle.Tensor, table: paddle.Tensor) -> paddle.Tensor:
     """The scores (b, V) of session vectors (b, d) against the item table (V, d): the model's scoring."""
     return paddle.matmul(user_emb, table, transpose_y=True)
-
-
-def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The columns of the k highest scores of each row and those scores, best first, equal ones by column.
-
-    A row's columns are dealt out to some 32k groups. The k-th highest of the groups' maxima is a bound that k scores
-    reach, so the top k are among the few that reach it, and only those are sorted.
-
-    Args:
-        scores: float32 (b, V), -inf for what is excluded.
-        k: from 1 to V.
-
-    Returns:
-        columns int64 (b, k) and scores float32 (b, k).
-
-    Raises:
-        WorkFailed: a score is NaN or +inf.
-    """
-    n_rows, width = scores.shape
-    n_groups = min(width, 32 * k)
-    whole = width - width % n_groups
-    maxima = scores[:, :whole].reshape(n_rows, -1, n_groups).max(axis=1)  # (b, groups)
-    rest = width - whole
-    np.maximum(maxima[:, :rest], scores[:, whole:], out=maxima[:, :rest])
-    if not (maxima < np.inf).all():
-        raise WorkFailed("a session's scores are not finite: the model has diverged, nothing can be recommended")
-    bound = np.partition(maxima, -k, axis=1)[:, -k, None]  # (b, 1)
-    rows, columns = np.divmod(np.flatnonzero(scores >= bound), width)  # np.nonzero of two dimensions is slow
-    values = scores[rows, columns]
-    order = np.lexsort((columns, -values, rows))
-    first = np.searchsorted(rows, np.arange(n_rows))  # rows ascend before and after the sort
-    best = order[first[:, None] + np.arange(k)]  # (b, k)
-    return columns[best], values[best]
 
 
 class Exact:

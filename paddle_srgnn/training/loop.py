@@ -17,7 +17,7 @@ from ..datasets.samples import Batch, SampleBatches, epoch_order, sample_batches
 from ..datasets.sessions import SessionDataset, Sessions
 from ..errors import InputError, WorkFailed
 from ..evaluation import course
-from ..evaluation.ranking import evaluate, progress_bar
+from ..evaluation.ranking import Kept, evaluate, progress_bar
 from ..files import remove_leftovers, write_csv
 from ..model import SRGNN
 from ..runtime import import_paddle, in_row_blocks, seed_everything
@@ -187,9 +187,13 @@ class Training:
             row |= _prefixed("test", self._evaluate(self.averaged, self.dataset.test, "test", default_ks(self.dataset)))
         return row
 
-    def _evaluate(self, model: SRGNN, sessions: Sessions, split: str, ks: tuple[int, ...]) -> dict[str, float]:
-        measure = evaluate if self.dataset.protocol == "sessions" else course.evaluate_course
-        return measure(model, sessions, self.settings, ks, f"evaluating {split}")
+    def _evaluate(
+        self, model: SRGNN, sessions: Sessions, split: str, ks: tuple[int, ...], kept: Kept | None = None
+    ) -> dict[str, float]:
+        label = f"evaluating {split}"
+        if self.dataset.protocol == "course":
+            return course.evaluate_course(model, sessions, self.settings, ks, label)
+        return evaluate(model, sessions, self.settings, ks, label, kept=kept)
 
     def _end_epoch(self, row: dict) -> None:
         progress = self.progress
@@ -213,15 +217,19 @@ class Training:
         dataset = describe_dataset(self.dataset)
         save_checkpoint(self.run, names, self.averaged, self.settings, dataset, self.progress, self.model, self.adam)
 
-    def test(self, ks: tuple[int, ...] | None = None) -> tuple[int, dict[str, float]]:
+    def test(self, ks: tuple[int, ...] | None = None, kept: Kept | None = None) -> tuple[int, dict[str, float]]:
         """Evaluate the run's reported checkpoint on the test set and note the figures in metrics.csv.
+
+        Args:
+            kept: gets the ranks and the best items; not under the course's protocol, which has no ranks.
 
         Returns:
             the epoch reported: validation's choice under early stopping, the last one otherwise; and its metrics.
         """
         checkpoint = read_checkpoint(find_checkpoint(self.run))
         epoch = checkpoint.progress.epoch - 1
-        metrics = self._evaluate(load_model(checkpoint), self.dataset.test, "test", ks or default_ks(self.dataset))
+        ks = ks or default_ks(self.dataset)
+        metrics = self._evaluate(load_model(checkpoint), self.dataset.test, "test", ks, kept)
         history = [dict(row) for row in self.progress.history]
         history[epoch - 1] |= _prefixed("test", metrics)
         write_metrics(self.run, history)

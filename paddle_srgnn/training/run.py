@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -69,6 +70,23 @@ def _git_revision() -> str | None:
 def next_run_folder(dataset: str, recipe: str) -> Path:
     """The first of runs/DATASET-RECIPE-1, -2, ... that does not exist."""
     return next(path for n in itertools.count(1) if not (path := Path("runs") / f"{dataset}-{recipe}-{n}").exists())
+
+
+def find_runs(path: Path) -> list[Path]:
+    """The runs in a folder and in its subfolders, by name, "a-2" before "a-10"; any other path stands for itself."""
+
+    def is_run(folder: Path) -> bool:
+        return (folder / CONFIG).is_file() or (folder / "checkpoints").is_dir()
+
+    def in_order(folder: Path) -> list[Path]:
+        visible = (child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+        return sorted(visible, key=lambda child: [int(part) if part.isdecimal() else part for part in
+                                                  re.split(r"(\d+)", child.name)])  # fmt: skip
+
+    if is_run(path) or not path.is_dir():
+        return [path]
+    found = [run for child in in_order(path) for run in ([child] if is_run(child) else filter(is_run, in_order(child)))]
+    return found or [path]
 
 
 def create_run(folder: Path, config: RunConfig, dataset: SessionDataset) -> None:

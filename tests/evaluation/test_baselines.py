@@ -218,3 +218,16 @@ def test_the_sample_leaves_a_model_room_between_the_baselines_and_the_ceiling():
         assert figures["popularity"][metric] < figures["Markov"][metric] < figures["ceiling"][metric]
     # 80 % of the ceiling must be more than 1.3 times the better baseline, which must be at least a third of it.
     assert 1 / 3 < figures["Markov"]["P@20"] / figures["ceiling"]["P@20"] < 0.8 / 1.3
+
+
+def test_the_best_items_come_from_the_same_pass(ring):
+    """After the last click the ring has one successor, and popularity orders the rest; in chunks as in one piece."""
+    for chunk in (7 * ring.n_items, 10_000):
+        top = np.empty((ring.test.n_samples, 3), dtype=np.int32)
+        found = baseline_ranks(Markov(ring.train, ring.n_items), ring.test, chunk_scores=chunk, top=top)
+        positions = ring.test.sample_positions()
+        by_clicks = np.argsort(-ring.item_clicks[1:], kind="stable") + 1
+        for row, position in zip(top, positions, strict=True):
+            successor = ring.test.items[position]
+            assert row.tolist() == [successor, *by_clicks[by_clicks != successor][:2]]
+        assert (found == 1).all()

@@ -11,7 +11,6 @@ import paddle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.datasets.sessions import Sessions
@@ -21,7 +20,6 @@ from paddle_srgnn.evaluation.course import (
     course_metrics,
     evaluate_baseline,
     evaluate_course,
-    highest,
     labels_of,
     nearest_items,
 )
@@ -83,15 +81,6 @@ def test_no_users_and_no_place_are_refused():
         course_metrics(np.empty((0, 5)), np.array([]), np.array([]), [5])
     with pytest.raises(ValueError, match="K must be at least 1, found 0"):
         course_metrics(np.array([[1]]), np.array([1]), np.array([1]), [0])
-
-
-@given(st.data())
-def test_highest_agrees_with_sorting(data):
-    shape = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 12)))
-    scores = data.draw(hnp.arrays(np.float32, shape, elements=st.integers(-2, 2).map(float)))
-    k = data.draw(st.integers(1, shape[1]))
-    expected = [sorted(range(shape[1]), key=lambda column, row=row: (-row[column], column))[:k] for row in scores]
-    assert highest(scores, k).tolist() == expected
 
 
 ITEMS = np.array([[1, 0], [0, 1], [2, 0], [-1, 0], [1, 1], [0, 0]], dtype=np.float32)

@@ -98,3 +98,24 @@ def test_evaluation_leaves_the_model_in_training_as_it_found_it(model, ring):
     metrics = evaluate(model, ring.test, load_recipe("paper"), (1, 20), "test")
     assert model.training
     assert metrics["P@20"] == 100 and list(metrics)[:1] == ["P@1"]
+
+
+def test_the_best_items_come_from_the_same_pass(model, ring, monkeypatch):
+    top = ranking.room_for_lists(ring.test, 21)
+    assert top.shape == (ring.test.n_samples, 20)  # as long as the catalogue
+    greater, _ = count_ranks(model, ring.test, 64, 70, top=top)
+    assert (np.sort(top, axis=1) == np.arange(1, 21)).all()  # every item but the padding
+    targets = ring.test.items[ring.test.sample_positions()]
+    assert (top[np.arange(len(top)), greater] == targets).all()  # the target stands at its rank
+    short = np.empty((len(top), 3), dtype=np.int32)
+    monkeypatch.setattr(ranking, "SCORES_AT_ONCE", 21 * 5)
+    count_ranks(model, ring.test, 16, 70, top=short)
+    assert (short == top[:, :3]).mean() > 0.98  # rounding may exchange two neighbours
+
+
+def test_an_evaluation_keeps_ranks_and_lists_for_whoever_asks(model, ring):
+    settings, kept = load_recipe("paper", ["embedding_dim=6"]), ranking.Kept()
+    metrics = evaluate(model, ring.test, settings, (3,), "test", kept=kept)
+    assert metrics["P@3"] == pytest.approx(100 * (kept.ranks <= 3).mean())
+    targets = ring.test.items[ring.test.sample_positions()]
+    np.testing.assert_array_equal((kept.top[:, :3] == targets[:, None]).any(axis=1), kept.ranks <= 3)

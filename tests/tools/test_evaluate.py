@@ -1,6 +1,10 @@
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,13 +138,66 @@ def test_a_weight_that_is_not_a_number_never_gets_a_rank(broken, run_tool):
     assert str(last_checkpoint(broken)) in line and "sample 0 " in line and "not finite" in line
 
 
-def test_in_a_batch_a_failure_has_its_error_and_the_rest_go_on(run, broken, run_tool, tmp_path):
-    process = run_tool("evaluate", broken, tmp_path / "nowhere", run, "--json", tmp_path / "r.json")
+def test_in_a_batch_a_failure_has_its_error_in_its_row_and_the_rest_go_on(run, broken, run_tool, tmp_path):
+    outputs = ["--json", tmp_path / "r.json", "--csv", tmp_path / "r.csv", "--html", tmp_path / "r.html"]
+    process = run_tool("evaluate", broken, tmp_path / "nowhere", run, *outputs)
     assert process.returncode == 1
     results = json.loads((tmp_path / "r.json").read_text())["results"]
-    assert [result["error"] is None for result in results] == [True, False, False]
-    assert "not finite" in results[1]["error"] and "no such run" in results[2]["error"]
+    assert [result["checkpoint"] for result in results] == [str(broken), str(tmp_path / "nowhere"), str(run)]
+    assert [result["error"] is None for result in results] == [False, False, True]
+    assert "not finite" in results[0]["error"] and "no such run" in results[1]["error"]
     assert "nowhere: " in process.stderr
+    table = process.stdout.split("\n\n")[1].splitlines()[2:]
+    assert [line.split()[0] for line in table] == [str(broken), str(tmp_path / "nowhere"), str(run)]
+    assert "failed: " in table[0] and "not finite" in table[0] and "failed: " in table[1] and "failed" not in table[2]
+    assert table[2].rstrip().endswith(f"{results[2]['metrics']['NDCG@20']:.2f}")
+    with open(tmp_path / "r.csv") as file:
+        assert [row["error"] for row in csv.DictReader(file)] == [results[0]["error"], results[1]["error"], ""]
+    page = (tmp_path / "r.html").read_text()
+    assert page.count("failed: ") == 2 and "Where it is right" in page
+
+
+def test_where_all_fail_the_errors_are_all_there_is(broken, run_tool, data, tmp_path):
+    process = run_tool("evaluate", broken, tmp_path / "nowhere", "--data", data, "--html", tmp_path / "r.html")
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert process.stdout.strip() == f"page: {tmp_path / 'r.html'}"
+    assert (tmp_path / "r.html").read_text().count("failed: ") == 2
+
+
+def test_a_folder_of_runs_is_evaluated_run_by_run(run, run_tool, tmp_path):
+    folder = tmp_path / "runs"
+    for name in ("seed-10", "seed-9"):
+        shutil.copytree(run, folder / name)
+    (folder / "seeds.csv").touch()
+    process = run_tool("evaluate", folder, folder / "seed-9", "--json", tmp_path / "r.json")
+    assert process.returncode == 0, process.stderr
+    results = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert [result["checkpoint"] for result in results] == [str(folder / "seed-9"), str(folder / "seed-10")]
+
+
+def test_the_page_shows_what_the_table_does_and_costs_no_second_pass(run, run_tool, tmp_path):
+    script = (
+        "import runpy, sys\n"
+        "from paddle_srgnn.evaluation import ranking\n"
+        "count, calls = ranking.count_ranks, []\n"
+        "ranking.count_ranks = lambda *args: (calls.append(1), count(*args))[1]\n"
+        "sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print('passes:', len(calls))\n"
+    )
+    tool = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
+    page, arguments = tmp_path / "<b>page.html", ["-k", "3", "--baselines"]
+    command = [sys.executable, "-c", script, tool, run, *arguments, "--html", page]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tool.parent), str(tool.parents[1])])}
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-2:] == [f"page: {page}", "passes: 1"]
+    text = page.read_text()
+    for figure in process.stdout.split("\n\n")[1].splitlines()[2].split()[1:]:
+        assert f">{figure}<" in text
+    for part in ("Results", "Learning", "Where it is right", "What is recommended", "Some sessions", "V-SKNN"):
+        assert part in text
+    assert "<b>" not in text and "&lt;b&gt;page.html" in text  # in the command that makes it again
 
 
 def test_a_checkpoint_that_does_not_fit_the_dataset_is_refused(run, ring, refused, tmp_path):
@@ -172,6 +229,7 @@ def test_other_sessions_over_the_same_items_fit(run, ring, run_tool, tmp_path):
         (["RUN", "--ties", "random"], "invalid choice"),
         (["RUN", "--data", "nowhere"], "nowhere"),
         (["RUN", "--json", "nowhere/r.json"], "its folder does not exist"),
+        (["RUN", "--html", "nowhere/r.html"], "its folder does not exist"),
         (["RUN", "--split", "valid", "--baselines"], "leave out --split valid"),
         (["nowhere"], "no such run"),
         (["."], "no checkpoint here"),

@@ -33,12 +33,12 @@ def test_it_prints_the_settings_once_and_the_metrics_at_the_end(finished):
     assert process.stderr.count("embedding_dim=8") == 1
     table = process.stdout.splitlines()
     assert table[0].split() == ["P@5", "MRR@5", "NDCG@5", "P@10", "MRR@10", "NDCG@10", "P@20", "MRR@20", "NDCG@20"]
-    assert "paper, epoch 3" in table[2] and table[-1] == f"run: {run}"
+    assert "paper, epoch 3" in table[2] and table[-2:] == [f"report: {run / 'report.html'}", f"run: {run}"]
 
 
 def test_a_runs_folder_says_everything_about_it(finished, data):
     run, _ = finished
-    expected = {"config.yaml", "items.csv", "metrics.csv", "train.log", "checkpoints"}
+    expected = {"config.yaml", "items.csv", "metrics.csv", "train.log", "report.html", "checkpoints"}
     assert {path.name for path in run.iterdir()} == expected
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["recipe"] == "paper" and config["settings"]["embedding_dim"] == 8
@@ -46,6 +46,10 @@ def test_a_runs_folder_says_everything_about_it(finished, data):
     assert {"versions", "device", "threads", "git_revision"} <= set(config["environment"])
     assert (run / "items.csv").read_bytes() == (data / "items.csv").read_bytes()
     assert "embedding_dim=8" in (run / "train.log").read_text()
+    page = (run / "report.html").read_text()
+    with open(run / "metrics.csv") as file:
+        assert f">{float(list(csv.DictReader(file))[-1]['test_MRR@20']):.2f}<" in page
+    assert "Where it is right" in page and "--set embedding_dim=8" in page
 
 
 def test_without_out_a_new_folder_is_found(data, run_tool, tmp_path):
@@ -154,6 +158,10 @@ def test_several_seeds_give_their_mean_and_deviation_and_go_on_together(finished
     assert [line[2:][7] for line in lines if line[:1] == ["seed"]] == [f"{one:.2f}", f"{other:.2f}"]
     logs = [(folder / f"seed-{seed}" / "train.log").read_text() for seed in (0, 1)]
     assert ["seed=0" in log for log in logs] == [True, False] and "seed=1" in logs[1]
+    figures = [f">{value:.2f}<" for value in (one, other)]
+    for page, shown in {"report.html": [1, 1], "seed-0/report.html": [1, 0], "seed-1/report.html": [0, 1]}.items():
+        text = (folder / page).read_text()
+        assert [figure in text for figure in figures] == list(map(bool, shown))
 
 
 def test_settings_can_be_compared_without_the_test_set(data, run_tool, refused, tmp_path):
@@ -166,6 +174,8 @@ def test_settings_can_be_compared_without_the_test_set(data, run_tool, refused, 
     line = process.stdout.splitlines()[2].split()
     assert line[:4] == ["validation,", "paper,", "epoch", "3"]
     assert line[4] == f"{float(rows[2]['valid_P@5']):.2f}"
+    page = (run / "report.html").read_text()
+    assert "ring · validation" in page and f">{line[4]}<" in page and "Where it is right" not in page
     assert "there is none" in refused("train", "--data", data, "--no-test")
     assert "leave one" in refused(
         "train", "--data", data, "--no-test", "--set", "valid_fraction=0.2", "--set", "eval_every_epoch=true"

@@ -195,7 +195,7 @@ def test_early_stopping_reports_validations_choice(ring, run, monkeypatch):
     values = iter([10.0, 30.0, 20.0, 30.0, 99.0])
     measured = []
 
-    def evaluate(model, sessions, settings, ks, label, ties="mean"):
+    def evaluate(model, sessions, settings, ks, label, ties="mean", kept=None):
         measured.append((label, sessions.n_samples, 3 in ks))
         return {"P@3": next(values) if "valid" in label else 50.0}
 

@@ -1,0 +1,80 @@
+"""The page's last part: every setting, version and hash behind its results, and the commands that give them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..datasets.sessions import SessionDataset
+from .markup import Html, element, table
+
+if TYPE_CHECKING:
+    from ..training.origin import Origin
+
+
+def reproduction(origins: Sequence[tuple[str, Origin]], dataset: SessionDataset, command: str) -> Iterable[Html]:
+    """The section on how to get the results again.
+
+    Args:
+        origins: the name and the origin of every checkpoint of the page.
+        dataset: what they were evaluated on.
+        command: the command line that made the page.
+    """
+    from ..training.origin import train_command
+
+    yield element("h2", "How to get this again")
+    yield element("p", "Dataset ", element("strong", dataset.name), f", SHA-256 {dataset.hash}", class_="soft")
+    lines = ["# this page", command]
+    for name, origin in origins:
+        lines += ["", f"# {name}", train_command(origin) or "# imported weights: no training of this package made them"]
+    yield element("pre", "\n".join(lines))
+    if not origins:
+        return
+    names = [name for name, _ in origins]
+    parts = {
+        "Code": [_code(origin) for _, origin in origins],
+        "Data": [{key: _in_words(value) for key, value in origin.dataset.items()} for _, origin in origins],
+        "Weights": [_weights(origin) for _, origin in origins],
+        "Settings": [{key: _in_words(value) for key, value in vars(origin.settings).items()} for _, origin in origins],
+    }
+    yield element("h3", "Everything that was set")
+    if len(names) > 1:
+        yield element("p", "What differs between the runs is highlighted and stands first.", class_="soft")
+    rows = []
+    for part, columns in parts.items():
+        rows.append(element("tr", element("th", part, scope="rowgroup", colspan=1 + len(names)), class_="part"))
+        rows += _part_rows(columns, mark=part != "Weights")
+    header = [element("th", ""), *(element("th", name, scope="col") for name in names)]
+    yield table("Everything that was set", header, rows)
+
+
+def _code(origin: Origin) -> dict[str, str]:
+    environment = origin.environment
+    facts = {"git revision": environment.get("git_revision"), "recipe": origin.recipe}
+    facts |= {key: environment.get(key) for key in ("device", "threads")}
+    facts |= environment.get("versions", {})
+    return {key: _in_words(value) for key, value in facts.items()}
+
+
+def _weights(origin: Origin) -> dict[str, str]:
+    return {"checkpoint": str(origin.checkpoint), "epochs done": str(origin.epoch), "SHA-256": origin.weights}
+
+
+def _in_words(value: object) -> str:
+    if value in (None, "", ()):
+        return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _part_rows(columns: Sequence[dict[str, str]], mark: bool) -> list[Html]:
+    """A row for each fact; those that differ between the columns first, and marked where that means something."""
+    keys = dict.fromkeys(key for column in columns for key in column)
+    values = {key: [column.get(key, "–") for column in columns] for key in keys}
+    differing = [key for key in keys if mark and len(set(values[key])) > 1]
+    return [
+        element("tr", element("th", key, scope="row"), *(element("td", value, class_="word") for value in values[key]),
+                class_="differs" if key in differing else None)
+        for key in [*differing, *(key for key in keys if key not in differing)]
+    ]  # fmt: skip
