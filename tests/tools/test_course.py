@@ -143,7 +143,7 @@ def test_another_recipe_works(course_data, run_tool, tmp_path):
 
 def test_a_picture_that_cannot_be_is_refused_before_any_work(trained, refused, tmp_path):
     run, _ = trained
-    assert "name one" in refused("evaluate", run, run, "--tsne", tmp_path / "items.png")
+    assert "name one" in refused("evaluate", run, find_checkpoint(run), "--tsne", tmp_path / "items.png")
     missing = tmp_path / "without" / "matplotlib"
     missing.mkdir(parents=True)
     (missing / "__init__.py").write_text("raise ModuleNotFoundError('gone', name='matplotlib')")
