@@ -210,7 +210,7 @@ def test_early_stopping_reports_validations_choice(ring, run, monkeypatch):
 
 def test_the_test_set_is_untouched_unless_asked_for(ring, run, monkeypatch):
     labels = []
-    monkeypatch.setattr(loop, "evaluate", lambda *args: labels.append(args[4]) or {"P@20": 1.0})
+    monkeypatch.setattr(loop, "evaluate", lambda *args, **kept: labels.append(args[4]) or {"P@20": 1.0})
     train(ring, run, "epochs=2")
     assert labels == []
     (run / "again").mkdir()
