@@ -105,7 +105,7 @@ def line_chart(
             (drawn,) = axes.plot(line.x, line.y, color=line.style.colour, linewidth=2, clip_on=False, **marked)
             drawn.set(linestyle=(0, line.style.dashes) if line.style.dashes else "-", gid=f"series-{line.style.number}")
         axes.set_xlabel(x_label)
-        slanted = len(categories) > 6 and max(map(len, categories)) > 5
+        slanted = len(categories) > 5 and max(map(len, categories)) > 5
         if categories:
             look = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
             axes.set_xticks(range(len(categories)), categories, **look)
