@@ -127,8 +127,8 @@ def fresh(args: argparse.Namespace):
         raise InputError(f"--out {args.out} exists already: go on with --resume, or choose another folder")
     recipe = args.recipe or "paper"
     settings = load_recipe(recipe, changes(args))
-    check_no_test(args, settings)
     dataset = load_dataset(args.data or "sample")
+    check_no_test(args, settings, dataset)
     return RunConfig(recipe, settings, describe_dataset(dataset), {}), dataset
 
 
@@ -147,7 +147,6 @@ def resumed(args: argparse.Namespace):
     if args.recipe not in (None, config.recipe):
         raise InputError(f"--recipe {args.recipe}: the run to resume has recipe {config.recipe}; leave --recipe out")
     settings = make_settings(vars(config.settings) | parse_changes(changes(args)), "--resume")
-    check_no_test(args, settings)
     for key, value in vars(settings).items():
         if key != "epochs" and value != (own := getattr(config.settings, key)):
             raise InputError(f"{key}={value}: the run to resume has {key}={own}; only --epochs may change")
@@ -162,15 +161,16 @@ def resumed(args: argparse.Namespace):
             f"{args.data or config.dataset['path']}: not the dataset that {args.out} was trained on "
             f"(its hash is {dataset.hash[:12]}, the run's {config.dataset['hash'][:12]})"
         )
+    check_no_test(args, settings, dataset)
     return dataclasses.replace(config, settings=settings), dataset
 
 
-def check_no_test(args: argparse.Namespace, settings) -> None:
+def check_no_test(args: argparse.Namespace, settings, dataset) -> None:
     from paddle_srgnn.errors import InputError
 
     if args.no_test and settings.eval_every_epoch:
         raise InputError("--no-test: eval_every_epoch=true would test every epoch; leave one of the two out")
-    if args.no_test and not settings.valid_fraction:
+    if args.no_test and dataset.valid is None and not settings.valid_fraction:
         raise InputError("--no-test reports on validation, and there is none: set valid_fraction too, e.g. 0.1")
 
 
