@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..datasets.sessions import Sessions
 from .breakdown import Breakdown, break_down
 from .metrics import ranking_metrics
+from .reproduction import Origin
 from .statistics import session_intervals
-
-if TYPE_CHECKING:
-    from ..training.origin import Origin
 
 
 @dataclasses.dataclass(frozen=True)

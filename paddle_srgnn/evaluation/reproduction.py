@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import NamedTuple
 
+from ..config import Settings, load_recipe, recipe_names
 from ..datasets.sessions import SessionDataset
 from .markup import Html, element, table
 
-if TYPE_CHECKING:
-    from ..training.origin import Origin
+
+class Origin(NamedTuple):
+    """What made a checkpoint.
+
+    Attributes:
+        checkpoint: its folder.
+        epoch: how many were done.
+        weights: SHA-256 of its weights' file.
+        recipe, environment: of its run's config.yaml; "" and empty without one.
+        settings: everything applied.
+        dataset: name, path and hash of what it was trained on.
+        history: the rows of its run's metrics.csv, without what was not measured.
+    """
+
+    checkpoint: Path
+    epoch: int
+    weights: str
+    recipe: str
+    environment: dict
+    settings: Settings
+    dataset: dict
+    history: list[dict[str, float]]
 
 
 def reproduction(origins: Sequence[tuple[str, Origin]], dataset: SessionDataset, command: str) -> Iterable[Html]:
@@ -20,8 +43,6 @@ def reproduction(origins: Sequence[tuple[str, Origin]], dataset: SessionDataset,
         dataset: what they were evaluated on.
         command: the command line that made the page.
     """
-    from ..training.origin import train_command
-
     yield element("h2", "How to get this again")
     yield element("p", "Dataset ", element("strong", dataset.name), f", SHA-256 {dataset.hash}", class_="soft")
     lines = ["# this page", command]
@@ -78,3 +99,25 @@ def _part_rows(columns: Sequence[dict[str, str]], mark: bool) -> list[Html]:
                 class_="differs" if key in differing else None)
         for key in [*differing, *(key for key in keys if key not in differing)]
     ]  # fmt: skip
+
+
+def train_command(origin: Origin) -> str | None:
+    """The command line that trains it again; None of imported weights, which no training of this package made."""
+    if origin.recipe not in recipe_names() or origin.dataset["path"] is None:
+        return None
+    standard = vars(load_recipe(origin.recipe))
+    words = ["python", "tools/train.py", "--data", origin.dataset["path"], "--recipe", origin.recipe]
+    for key, value in vars(origin.settings).items():
+        if value != standard[key]:
+            words += ["--set", f"{key}={_as_given(value)}"]
+    for option in ("device", "threads"):
+        if option in origin.environment:
+            words += [f"--{option}", str(origin.environment[option])]
+    return shlex.join(words)
+
+
+def _as_given(value: object) -> str:
+    """A setting's value as `--set` reads it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

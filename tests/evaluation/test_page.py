@@ -13,8 +13,8 @@ import pytest
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.evaluation.page import write_page
 from paddle_srgnn.evaluation.report import Result, result_of
+from paddle_srgnn.evaluation.reproduction import Origin
 from paddle_srgnn.evaluation.statistics import paired_tests
-from paddle_srgnn.training.origin import Origin
 
 NASTY = """<script>alert("1")</script><img src=x onerror='alert(2)'>&amp;$content"""
 KS = (5, 20)
