@@ -10,6 +10,7 @@ from pathlib import Path
 import _tool
 
 TESTED = ("P", "MRR")  # metrics whose intervals are printed and that are tested, at the largest K
+PAIRS_SHOWN = 15  # in the text
 
 
 def parse() -> argparse.Namespace:
@@ -46,7 +47,7 @@ def main() -> int:
     from paddle_srgnn import runtime
     from paddle_srgnn.datasets import load_dataset
     from paddle_srgnn.errors import InputError
-    from paddle_srgnn.evaluation.report import intervals_table, metrics_table, tests_table
+    from paddle_srgnn.evaluation.report import intervals_table, metrics_table
     from paddle_srgnn.files import write_csv, write_json
     from paddle_srgnn.training.run import find_runs
 
@@ -75,7 +76,7 @@ def main() -> int:
     if ranked:
         print("\n" + intervals_table(ranked, [f"{name}@{max(args.k)}" for name in TESTED]))
     if tests:
-        print("\n" + tests_table(tests, [result.name for result in ranked]))
+        print_tests(tests, ranked)
     for failure in (result for result in results if result.error):
         print(f"{failure.name}: {failure.error}", file=sys.stderr)
     if args.json:
@@ -172,6 +173,20 @@ def tests_between(results: list, args: argparse.Namespace) -> list[dict]:
         return []
     ranks = {result.name: result.ranks for result in results}
     return paired_tests(ranks, session_labels(results[0].sessions), [f"{name}@{max(args.k)}" for name in TESTED])
+
+
+def print_tests(tests: list[dict], results: list) -> None:
+    """Print the tests, of many results only those with the best one."""
+    from paddle_srgnn.evaluation.report import tests_table
+
+    names, metric = [result.name for result in results], tests[0]["metric"]
+    shown = tests
+    if len(names) * (len(names) - 1) // 2 > PAIRS_SHOWN:
+        best = max(results, key=lambda result: result.metrics[metric]).name
+        shown = [test for test in tests if best in (test["a"], test["b"])]
+    print("\n" + tests_table(shown, names))
+    if len(shown) < len(tests):
+        print(f"the pairs with the best {metric}; --json and --html have all of them")
 
 
 def baseline_results(dataset, args: argparse.Namespace) -> list:

@@ -175,6 +175,21 @@ def test_a_folder_of_runs_is_evaluated_run_by_run(run, run_tool, tmp_path):
     assert [result["checkpoint"] for result in results] == [str(folder / "seed-9"), str(folder / "seed-10")]
 
 
+def test_of_many_results_the_text_shows_the_tests_with_the_best(run, run_tool, tmp_path):
+    for name in "abc":
+        shutil.copytree(run, tmp_path / "runs" / name)
+    process = run_tool("evaluate", tmp_path / "runs", "--baselines", "-k", 1, "--json", tmp_path / "r.json")
+    assert process.returncode == 0, process.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    values = [result["metrics"]["P@1"] for result in report["results"]]
+    best = values.index(max(values)) + 1
+    assert len(report["tests"]) == 2 * 21
+    tests = process.stdout.split("\n\n")[-1].splitlines()
+    assert tests[-1] == "the pairs with the best P@1; --json and --html have all of them"
+    pairs = [line.split()[:3] for line in tests[2:-1]]
+    assert len(pairs) == 6 and all(str(best) in (a, b) for a, _, b in pairs)
+
+
 def test_the_page_shows_what_the_table_does_and_costs_no_second_pass(run, run_tool, tmp_path):
     script = (
         "import runpy, sys\n"
