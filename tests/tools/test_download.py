@@ -92,7 +92,9 @@ def test_a_wrong_hash(server, download, refused, tmp_path):
 
 def test_ctrl_c_keeps_what_there_is(server, tmp_path):
     command = [sys.executable, TOOL, "diginetica", "--out", tmp_path, "--url", f"{server.url}/stalls"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible)
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **heeds)
     part = tmp_path / "train-item-views.csv.part"
     deadline = time.monotonic() + 60
     while not part.exists() and time.monotonic() < deadline:

@@ -93,6 +93,7 @@ def talking(ring_run):
     process = subprocess.Popen(
         [sys.executable, TOOL, str(ring_run), "--sessions", "-", "-k", "1"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
     )  # fmt: skip
     yield process
     process.kill()
