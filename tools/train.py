@@ -261,7 +261,8 @@ def write_report(args: argparse.Namespace, folder: Path, dataset, results: list)
     from paddle_srgnn.evaluation.page import write_page
 
     command = shlex.join(["python", "tools/train.py", *sys.argv[1:]])
-    write_page(folder / REPORT, dataset, "validation" if args.no_test else "test", "mean", results, [], command)
+    ties = "order of items" if dataset.protocol == "course" else "mean"
+    write_page(folder / REPORT, dataset, "valid" if args.no_test else "test", ties, results, [], command)
 
 
 def cheap_baselines(dataset) -> list:

@@ -26,11 +26,6 @@ class Excluded(NamedTuple):
     columns: np.ndarray  # (E,) int64
 
 
-def score(user_emb: paddle.Tensor, table: paddle.Tensor) -> paddle.Tensor:
-    """The scores (b, V) of session vectors (b, d) against the item table (V, d): the model's scoring."""
-    return paddle.matmul(user_emb, table, transpose_y=True)
-
-
 class Exact:
     """Every item is scored.
 
@@ -53,7 +48,7 @@ class Exact:
         rows = max(1, SCORES_AT_ONCE // len(self.table))
         for first in range(0, len(user_emb), rows):
             part = slice(first, first + rows)
-            scores = score(user_emb[part], self.table)  # (b, V)
+            scores = paddle.matmul(user_emb[part], self.table, transpose_y=True)  # (b, V)
             array = memory_of(scores) if scores.place.is_cpu_place() else scores.numpy()
             inside = slice(*np.searchsorted(excluded.rows, [first, first + rows]))
             array[excluded.rows[inside] - first, excluded.columns[inside]] = -np.inf

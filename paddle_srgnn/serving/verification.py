@@ -16,7 +16,7 @@ from ..errors import InputError, WorkFailed
 from ..graph import PackedGraph, packed_graph
 from ..model import SRGNN
 from ..runtime import import_paddle
-from ..training.checkpoint import Checkpoint, check_fits
+from ..training.checkpoint import Checkpoint, check_fits, own_data
 
 paddle = import_paddle()
 
@@ -90,7 +90,7 @@ def trial_sessions(checkpoint: Checkpoint) -> Trial:
     """Inputs from the test sessions of the run's dataset; where it cannot be loaded, random ones over its items."""
     longest = checkpoint.settings.max_session_length + 5
     try:
-        dataset = load_dataset(checkpoint.dataset["path"])
+        dataset = load_dataset(own_data(checkpoint))
         check_fits(checkpoint, dataset)
     except (InputError, OSError) as error:
         sessions = _random_sessions(checkpoint.n_items, longest)

@@ -16,7 +16,14 @@ from paddle_srgnn.model import SRGNN
 from paddle_srgnn.serving import export
 from paddle_srgnn.serving.padded import SessionEncoder
 from paddle_srgnn.serving.verification import Trial, encode, load_onnx, load_paddle, pad, trial_sessions, verify
-from paddle_srgnn.training.checkpoint import Progress, find_checkpoint, load_model, read_checkpoint, save_checkpoint
+from paddle_srgnn.training.checkpoint import (
+    UNKNOWN_DATASET,
+    Progress,
+    find_checkpoint,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+)
 from paddle_srgnn.training.run import RunConfig, create_run, describe_dataset
 
 N_ITEMS, LENGTH, K = 21, 5, 4
@@ -225,6 +232,16 @@ def test_without_its_dataset_a_run_is_checked_on_random_sessions(ring, tmp_path)
     assert {len(session) for session in trial.checked} == set(range(1, LENGTH + 6))
     assert all(session.min() >= 1 and session.max() < ring.n_items for session in trial.checked)
     assert any(a == b for session in trial.checked for a, b in pairwise(session.tolist()))  # self-loops
+
+
+def test_imported_weights_are_checked_on_random_sessions(ring, tmp_path):
+    """Nobody knows their dataset, also when somebody has put an items.csv beside them."""
+    import dataclasses
+
+    run = make_run(tmp_path / "run", ring)
+    checkpoint = dataclasses.replace(read_checkpoint(find_checkpoint(run)), dataset=UNKNOWN_DATASET)
+    trial = trial_sessions(checkpoint)
+    assert trial.source.startswith("random sessions") and "imported weights" in trial.source
 
 
 def test_inputs_of_every_length_are_checked(run, opened):

@@ -175,7 +175,7 @@ def test_settings_can_be_compared_without_the_test_set(data, run_tool, refused, 
     assert line[:4] == ["validation,", "paper,", "epoch", "3"]
     assert line[4] == f"{float(rows[2]['valid_P@5']):.2f}"
     page = (run / "report.html").read_text()
-    assert "ring · validation" in page and f">{line[4]}<" in page and "Where it is right" not in page
+    assert "ring · valid" in page and f">{line[4]}<" in page and "Where it is right" not in page
     assert "there is none" in refused("train", "--data", data, "--no-test")
     assert "leave one" in refused(
         "train", "--data", data, "--no-test", "--set", "valid_fraction=0.2", "--set", "eval_every_epoch=true"
