@@ -15,9 +15,8 @@ from ..datasets.sessions import SessionDataset, Sessions
 from ..datasets.synthetic import World, sample_world
 from .metrics import count_above, ranks, top_k
 
-CHUNK_SCORES = (
-    1 << 21
-)  # scores held at a time: 16 MB; larger blocks come fresh from the system, at three times the cost
+# Scores held at a time: 16 MB; larger blocks come fresh from the system, at three times the cost.
+CHUNK_SCORES = 1 << 21
 
 
 class Baseline(Protocol):
