@@ -10,7 +10,8 @@ def test_the_recipes_are_what_their_sources_say():
     assert {"datawhale", "paper", "strong"} <= set(recipe_names())
     paper = load_recipe("paper")
     assert (paper.embedding_dim, paper.step, paper.initialization, paper.score_item_zero) == (100, 1, "uniform", False)
-    assert (paper.learning_rate, paper.weight_decay, paper.batch_size, paper.epochs) == (1e-3, 1e-5, 100, 7)
+    assert (paper.learning_rate, paper.weight_decay, paper.batch_size, paper.epochs) == (1e-3, 1e-5, 512, 4)
+    assert (paper.lr_schedule, paper.lr_decay_after, paper.lr_decay) == ("steps", (3, 6), 0.1)
     assert paper.max_session_length == 70
     assert not any((paper.cosine_scale, paper.dropout, paper.positions, paper.label_smoothing, paper.ema_decay))
     strong = load_recipe("strong")
@@ -40,7 +41,7 @@ def test_a_monitored_metric_has_its_name_on_either_protocol():
 def test_the_step_size_falls_after_the_named_epochs():
     paper = load_recipe("paper")
     rates = [paper.learning_rate_at(step, steps_in_epoch=2) for step in range(14)]
-    assert rates == pytest.approx([1e-3] * 4 + [1e-4] * 6 + [1e-5] * 4)
+    assert rates == pytest.approx([1e-3] * 6 + [1e-4] * 6 + [1e-5] * 2)
 
 
 def test_the_cosine_schedule_rises_then_falls_to_nothing():

@@ -32,7 +32,7 @@ class Knobs:
     """What the shop and its shoppers are like; the defaults are the embedded sample's.
 
     They were chosen so that first-order counts reach about half of the ceiling, and that the recipe `paper`, whose
-    learning rate decays after the second epoch, has enough steps to come near to it.
+    learning rate decays after the third epoch, has enough steps to come near to it.
     """
 
     sessions: int = 30_000  # before the protocol, which drops those of one click
