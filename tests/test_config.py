@@ -10,7 +10,7 @@ def test_the_recipes_are_what_their_sources_say():
     assert {"datawhale", "paper", "strong"} <= set(recipe_names())
     paper = load_recipe("paper")
     assert (paper.embedding_dim, paper.step, paper.initialization, paper.score_item_zero) == (100, 1, "uniform", False)
-    assert (paper.learning_rate, paper.weight_decay, paper.batch_size, paper.epochs) == (1e-3, 1e-5, 512, 4)
+    assert (paper.learning_rate, paper.weight_decay, paper.batch_size, paper.epochs) == (1e-3, 1e-5, 256, 4)
     assert (paper.lr_schedule, paper.lr_decay_after, paper.lr_decay) == ("steps", (3, 6), 0.1)
     assert paper.max_session_length == 70
     assert not any((paper.cosine_scale, paper.dropout, paper.positions, paper.label_smoothing, paper.ema_decay))
