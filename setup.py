@@ -7,7 +7,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["paddle_srgnn", "paddle_srgnn.*"]),
-    package_data={"paddle_srgnn": ["recipes/*.yaml", "evaluation/published.yaml", "evaluation/page.html"]},
+    package_data={"paddle_srgnn": ["py.typed", "recipes/*.yaml", "report/*.yaml", "report/*.html"]},
+    entry_points={"console_scripts": ["srgnn = paddle_srgnn.cli:main"]},
     install_requires=[
         "numpy",
         "pandas",
@@ -16,6 +17,7 @@ setup(
         "threadpoolctl",
         "safetensors",
         "PyYAML",
+        "Jinja2",
         "tqdm",
         "matplotlib",
     ],

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from .benchmarks.workload import PaddedSamples, own_error, padded, random_sessions
+from benchmarks.workload import PaddedSamples, own_error, padded, random_sessions
 from .datasets.sessions import SessionDataset, Sessions
 from .errors import InputError, WorkFailed
 from .model import SRGNN

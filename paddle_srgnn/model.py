@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .graph import PackedGraph, packed_graph, padded_graph, unpad
-from .losses import full_softmax, unit_rows
+from .kernels import full_softmax, unit_rows
 from .runtime import import_paddle
 
 paddle = import_paddle()

@@ -13,26 +13,17 @@ import platform
 import random
 import sys
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from .errors import InputError, MissingPaddle
-
-if TYPE_CHECKING:
-    import numpy as np
 
 logger = logging.getLogger("paddle_srgnn")
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
-_CACHED = 300_000  # float32 numbers that stay in a core's cache
-
 _late_tuning_told = False
 _threads = 1  # Paddle's own default
-_pool: ThreadPoolExecutor | None = None
 
 
 def import_paddle() -> ModuleType:
@@ -123,42 +114,6 @@ def _is_amd() -> bool:
             return any(line.startswith("vendor_id") and "AuthenticAMD" in line for line in file)
     except OSError:
         return False
-
-
-def in_row_blocks(operation: Callable, *matrices) -> None:
-    """Apply an operation that works row by row and in place to large matrices on the CPU: tensors or numpy arrays.
-
-    The operation gets blocks of rows, which are views, small enough to stay in a core's cache between its passes over
-    them. Paddle's and numpy's kernels for such operations use one thread and release Python's lock, so every core works
-    on its own blocks; the result is the same.
-    """
-    global _pool
-    n_rows, width = matrices[0].shape
-    rows = max(1, _CACHED // width)
-
-    def work(start: int, stop: int) -> None:
-        for first in range(start, stop, rows):
-            operation(*(matrix[first : min(first + rows, stop)] for matrix in matrices))
-
-    if _threads == 1 or n_rows * width < _CACHED:
-        work(0, n_rows)
-        return
-    if _pool is None:
-        # A new thread would compute on Paddle's default device.
-        _pool = ThreadPoolExecutor(_threads, initializer=import_paddle().set_device, initargs=("cpu",))
-    bounds = [n_rows * part // _threads for part in range(_threads + 1)]
-    list(_pool.map(work, bounds[:-1], bounds[1:]))
-
-
-def memory_of(tensor) -> np.ndarray:
-    """The memory of a contiguous float32 tensor on the CPU as a numpy array, valid while the tensor is alive.
-
-    `numpy.from_dlpack` would do, were its arrays not read-only with Paddle 3.0.
-    """
-    import numpy as np
-
-    buffer = (ctypes.c_float * tensor.size).from_address(tensor.data_ptr())
-    return np.frombuffer(buffer, dtype=np.float32).reshape(tensor.shape)
 
 
 def set_device(name: str | None = None) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import io
 import os
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import pytest
 from paddle_srgnn.runtime import tune
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))  # for `benchmarks`, which is not packaged
 GOLDEN = ROOT / "tests" / "golden"
 SHARED = ROOT.parent / "shared"
 
@@ -34,8 +38,42 @@ def shared() -> Path:
     return SHARED
 
 
+@dataclasses.dataclass
+class Finished:
+    """What a command did, with the names of subprocess.CompletedProcess."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def in_process(name: str, *arguments: object, cwd=None, stdin: bytes = b"", **environment: str) -> Finished:
+    """Run a command by its `main(argv)`, as a process would with this input, folder and environment."""
+    main = importlib.import_module(f"paddle_srgnn.cli.{name}").main
+    outputs = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        patch.setattr(sys, "stdout", outputs[0])
+        patch.setattr(sys, "stderr", outputs[1])
+        for key, value in environment.items():
+            patch.setenv(key, value)
+        if cwd is not None:
+            patch.chdir(cwd)
+        try:
+            code = main(list(map(str, arguments)))
+        finally:
+            tune()  # as many threads as before, whatever --threads said
+    return Finished(code, *(output.buffer.getvalue().decode() for output in outputs))
+
+
 @pytest.fixture(scope="session")
-def run_tool():
+def run_command():
+    """Run a command in this process, where the process is not the point; returns its exit code and output."""
+    return in_process
+
+
+@pytest.fixture(scope="session")
+def run_process():
     """Run tools/NAME.py as a person does; returns the finished process with its output as text."""
 
     def run(name: str, *arguments: object, cwd=None, timeout: float = 120, **environment: str):
@@ -48,11 +86,11 @@ def run_tool():
 
 
 @pytest.fixture(scope="session")
-def refused(run_tool):
+def refused(run_command):
     """Run a tool on bad input: it must exit with 2 and one line on stderr; returns that line."""
 
     def run(name: str, *arguments: object, **options) -> str:
-        process = run_tool(name, *arguments, **options)
+        process = run_command(name, *arguments, **options)
         assert process.returncode == 2, process.stderr + process.stdout
         assert "Traceback" not in process.stderr
         lines = process.stderr.strip().splitlines()
@@ -91,11 +129,11 @@ def data(ring, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ring_run(data, run_tool, tmp_path_factory) -> Path:
+def ring_run(data, run_command, tmp_path_factory) -> Path:
     """A run that has learnt the ring; not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "ring"
     changes = ("embedding_dim=8", "batch_size=32", "learning_rate=0.02", "lr_decay_after=", "epochs=6")
-    process = run_tool("train", "--data", data, *(f"--set={change}" for change in changes), "--out", folder)
+    process = run_command("train", "--data", data, *(f"--set={change}" for change in changes), "--out", folder)
     assert process.returncode == 0, process.stderr
     return folder
 

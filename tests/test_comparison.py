@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_srgnn.arrays import write_arrays
-from paddle_srgnn.benchmarks.workload import load_reference
+from paddle_srgnn.interop.arrays import write_arrays
+from benchmarks.workload import load_reference
 from paddle_srgnn.comparison import (
     ADAM_LOSSES,
     GRAPH,
@@ -22,8 +22,8 @@ from paddle_srgnn.comparison import (
 from paddle_srgnn.config import Settings
 from paddle_srgnn.errors import InputError, WorkFailed
 from paddle_srgnn.training.checkpoint import find_checkpoint, read_checkpoint
-from paddle_srgnn.training.peers import PEERS
-from paddle_srgnn.training.weights import import_weights, to_theirs
+from paddle_srgnn.interop.peers import PEERS
+from paddle_srgnn.interop.weights import import_weights, to_theirs
 
 REFERENCES = Path(__file__).parent / "references.py"
 SMALL = {"embedding_dim": 6, "step": 2, "n_items": 40}

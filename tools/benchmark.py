@@ -6,34 +6,35 @@ import argparse
 import sys
 from pathlib import Path
 
-import _tool
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from paddle_srgnn import cli  # noqa: E402
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--rounds", type=_tool.positive_int, default=5, metavar="N", help="default: 5")
+    common.add_argument("--rounds", type=cli.positive_int, default=5, metavar="N", help="default: 5")
     common.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--data", default="sample", help="folder of a dataset, or sample (default)")
     against = argparse.ArgumentParser(add_help=False)
     against.add_argument("--reference", metavar="FILE.py[:CLASS]", help="another implementation; this runs the file")
     length = argparse.ArgumentParser(add_help=False)
-    length.add_argument("--length", type=_tool.positive_int, default=20, help="the baselines' padding (default: 20)")
+    length.add_argument("--length", type=cli.positive_int, default=20, help="the baselines' padding (default: 20)")
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser("benchmark.py", description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
     what.add_parser("graph", parents=[common, against], help="building the graphs of a batch")
     train = what.add_parser("train", parents=[common, data, against, length], help="training steps end to end")
-    train.add_argument("--batch", type=_tool.positive_int, default=512, help="samples in a batch (default: 512)")
+    train.add_argument("--batch", type=cli.positive_int, default=512, help="samples in a batch (default: 512)")
     what.add_parser("evaluate", parents=[common, data, against, length], help="a whole ranking pass")
     scale = what.add_parser("scale", parents=[common], help="growth with catalogue, batch, length and width")
     scale.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it")
     what.add_parser("startup", parents=[common], help="--help of each tool, and the import")
-    return parser.parse_args()
+    return parser
 
 
-def main() -> None:
-    args = parse()
+def work(args: argparse.Namespace) -> None:
     from paddle_srgnn.errors import InputError
     from paddle_srgnn.files import write_json
 
@@ -55,7 +56,7 @@ def main() -> None:
 
 def measured(listed: list[tuple], rounds: int) -> dict[str, dict]:
     """Each contender's figures in milliseconds, summed up, and its peak memory in MB."""
-    from paddle_srgnn.benchmarks.contender import measure, summary
+    from benchmarks.contender import measure, summary
 
     done = measure(listed, rounds, lambda line: print(line, file=sys.stderr))
     return {
@@ -65,7 +66,7 @@ def measured(listed: list[tuple], rounds: int) -> dict[str, dict]:
 
 
 def show(header: list[str], rows: list[list]) -> None:
-    from paddle_srgnn.evaluation.report import format_table
+    from paddle_srgnn.evaluation.results import format_table
 
     print(format_table(header, rows))
 
@@ -75,7 +76,7 @@ def cells(figure: dict[str, float]) -> list[float]:
 
 
 def graph(args: argparse.Namespace) -> dict:
-    from paddle_srgnn.benchmarks.graph import SIZES, contenders
+    from benchmarks.graph import SIZES, contenders
 
     figures = measured(contenders(args.reference), args.rounds)
     base = figures.get("reference, as installed")
@@ -89,7 +90,7 @@ def graph(args: argparse.Namespace) -> dict:
 
 
 def train(args: argparse.Namespace) -> dict:
-    from paddle_srgnn.benchmarks.train import contenders
+    from benchmarks.train import contenders
 
     figures = measured(contenders(args.data, args.reference, args.batch, args.length), args.rounds)
     ours = figures["ours"]["step"]["median"]
@@ -108,7 +109,7 @@ def train(args: argparse.Namespace) -> dict:
 
 
 def evaluate(args: argparse.Namespace) -> dict:
-    from paddle_srgnn.benchmarks.evaluate import contenders
+    from benchmarks.evaluate import contenders
     from paddle_srgnn.datasets import load_dataset
 
     figures = measured(contenders(args.data, args.reference, args.length), args.rounds)
@@ -123,7 +124,7 @@ def evaluate(args: argparse.Namespace) -> dict:
 
 
 def scale(args: argparse.Namespace) -> dict:
-    from paddle_srgnn.benchmarks.scale import contenders, exponent, outlier_contenders, plot
+    from benchmarks.scale import contenders, exponent, outlier_contenders, plot
 
     points: dict[str, list[dict]] = {}
     for grows, value, contender in contenders():  # one at a time: a million items fill the memory
@@ -153,8 +154,8 @@ def scale(args: argparse.Namespace) -> dict:
 
 
 def startup(args: argparse.Namespace) -> dict:
-    from paddle_srgnn.benchmarks.contender import summary
-    from paddle_srgnn.benchmarks.startup import measure
+    from benchmarks.contender import summary
+    from benchmarks.startup import measure
 
     figures = {name: summary(ms) for name, ms in measure(Path(__file__).parent, args.rounds).items()}
     show(["ms", "median", "min", "max"], [[name, *cells(figure)] for name, figure in figures.items()])
@@ -162,4 +163,4 @@ def startup(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    _tool.run(main)
+    sys.exit(cli.run(parser(), work))

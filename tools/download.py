@@ -1,71 +1,11 @@
-"""Fetch a benchmark's raw log, as tools/preprocess.py reads it. What broke off goes on where it stopped."""
+"""`srgnn download` from a clone, with the package beside this file."""
 
-from __future__ import annotations
-
-import argparse
-import re
-import shlex
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import _tool
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-NEXT = {"diginetica": "--out data/diginetica", "yoochoose": "--fraction 1/64 --out data/yoochoose1_64"}
-
-
-def sha256(text: str) -> str:
-    if not re.fullmatch("[0-9a-fA-F]{64}", text):
-        raise argparse.ArgumentTypeError(f"{text} is not a SHA-256: expected 64 hexadecimal digits")
-    return text.lower()
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset", choices=list(NEXT))
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the file")
-    parser.add_argument("--url", help="fetch from here; a .gz or .zip is kept as one (default: the dataset's mirror)")
-    parser.add_argument("--sha256", type=sha256, metavar="HEX", help="what the file's SHA-256 must be")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse()
-    from paddle_srgnn.datasets.download import SOURCES, download
-    from paddle_srgnn.errors import InputError, WorkFailed
-
-    if args.out.exists() and not args.out.is_dir():
-        raise InputError(f"--out {args.out} is a file; expected a folder")
-    source = SOURCES[args.dataset]
-    url = args.url or source.url
-    suffix = Path(urlsplit(url).path).suffix
-    path = args.out / (source.file + (suffix if suffix in (".gz", ".zip") else ""))
-    then = f"python tools/preprocess.py {args.dataset} --raw {shlex.quote(str(path))} {NEXT[args.dataset]}"
-    _tool.log_to()
-    try:
-        fetched = fetch(download, url, path, args.sha256)
-    except WorkFailed as error:
-        raise WorkFailed(f"{error}. By hand: fetch {url} elsewhere, put it at {path}, then: {then}") from None
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
-    checked = ", its SHA-256 is as given" if args.sha256 else ""
-    print(f"{path}: {path.stat().st_size:,} bytes, {'fetched' if fetched else 'there already'}{checked}; next: {then}")
-
-
-def fetch(download, url: str, path: Path, digest: str | None) -> bool:
-    """`download` with a bar on stderr: a live one on a terminal, a line a minute in a log."""
-    from tqdm import tqdm
-
-    pause = 0.1 if sys.stderr.isatty() else 60
-    look = {"unit": "B", "unit_scale": True, "leave": False, "delay": pause, "mininterval": pause}
-    with tqdm(desc=path.name, **look) as bar:
-
-        def progress(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return download(url, path, digest, progress=progress)
-
+from paddle_srgnn.cli.download import main  # noqa: E402
 
 if __name__ == "__main__":
-    _tool.run(main)
+    sys.exit(main())

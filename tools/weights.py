@@ -1,85 +1,11 @@
-"""Weights of other SR-GNN implementations in and out: Datawhale's, the authors' PyTorch code's, RecBole's."""
+"""`srgnn weights` from a clone, with the package beside this file."""
 
-from __future__ import annotations
-
-import argparse
+import sys
 from pathlib import Path
 
-import _tool
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
-def parse() -> argparse.Namespace:
-    from paddle_srgnn.training.peers import PEERS, how_to_make_npz
-
-    epilog = f"""\
-Files: .safetensors and .npz, in and out; --from datawhale also reads .pdparams, without running anything in it.
-A PyTorch file becomes a readable one with torch, which is not needed here:
-  the authors' state dict:   {how_to_make_npz("authors-pytorch")}
-  a checkpoint of RecBole:   {how_to_make_npz("recbole")}
-The second runs whatever the file holds, as RecBole itself does: only for a file that you trust."""
-    common = {"epilog": epilog, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    lengths = ", ".join(f"{peer} {its.max_session_length}" for peer, its in PEERS.items())
-    parser = argparse.ArgumentParser(description=__doc__, **common)
-    what = parser.add_subparsers(dest="what", required=True)
-    importing = what.add_parser("import", help="make a run of a file of weights", **common)
-    importing.add_argument("--from", dest="peer", choices=PEERS, required=True, help="whose weights they are")
-    importing.add_argument("file", type=Path, metavar="FILE")
-    importing.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
-    importing.add_argument(
-        "--step", type=_tool.positive_int, default=1, metavar="N",
-        help="how often a graph passes messages, which weights do not tell (default: 1)",
-    )  # fmt: skip
-    importing.add_argument(
-        "--length", type=_tool.positive_int, metavar="N",
-        help=f"how many of the most recent clicks are read (default: {lengths})",
-    )  # fmt: skip
-    exporting = what.add_parser("export", help="write a checkpoint's weights for another implementation", **common)
-    exporting.add_argument("--to", dest="peer", choices=PEERS, required=True, help="for whom")
-    exporting.add_argument("run", type=Path, metavar="RUN", help="a run or a checkpoint")
-    exporting.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors or .npz")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse()
-    from paddle_srgnn import runtime
-    from paddle_srgnn.errors import InputError
-
-    if not args.out.resolve().parent.is_dir():
-        raise InputError(f"--out {args.out}: its folder does not exist")
-    runtime.tune()
-    runtime.set_device("cpu")
-    _tool.log_to()
-    if args.what == "import":
-        import_(args)
-    else:
-        export(args)
-
-
-def import_(args: argparse.Namespace) -> None:
-    from paddle_srgnn.training.checkpoint import find_checkpoint, read_checkpoint
-    from paddle_srgnn.training.weights import import_weights
-
-    import_weights(args.peer, args.file, args.out, args.step, args.length)
-    checkpoint = read_checkpoint(find_checkpoint(args.out))
-    settings = checkpoint.settings
-    scored = "scored" if settings.score_item_zero else "not scored"
-    print(f"{checkpoint.n_items} items with the padding, which is {scored}; embedding_dim={settings.embedding_dim}, "
-          f"step={settings.step}, max_session_length={settings.max_session_length}")  # fmt: skip
-    print(f"run: {args.out}\nnext: python tools/evaluate.py {args.out} --data DIR")
-
-
-def export(args: argparse.Namespace) -> None:
-    import logging
-
-    from paddle_srgnn.training.checkpoint import find_checkpoint, read_checkpoint
-    from paddle_srgnn.training.weights import export_weights
-
-    note = export_weights(args.peer, read_checkpoint(find_checkpoint(args.run)), args.out)
-    if note:
-        logging.getLogger("paddle_srgnn").warning(note)
-    print(f"weights: {args.out}")
-
+from paddle_srgnn.cli.weights import main  # noqa: E402
 
 if __name__ == "__main__":
-    _tool.run(main)
+    sys.exit(main())

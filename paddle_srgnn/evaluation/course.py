@@ -21,7 +21,7 @@ from ..errors import WorkFailed
 from ..model import SRGNN
 from .baselines import Baseline
 from .metrics import top_k
-from .ranking import progress_bar
+from .ranks import progress_bar
 
 paddle = runtime.import_paddle()
 

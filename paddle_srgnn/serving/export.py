@@ -25,7 +25,7 @@ from ..files import atomic_folder, sha256
 from ..model import SRGNN
 from ..runtime import import_paddle
 from ..training.checkpoint import MODEL, Checkpoint, find_checkpoint, load_model, read_checkpoint
-from ..training.run import ITEMS
+from ..run import ITEMS
 from .padded import Ranker, SessionEncoder
 from .verification import inner_product, latency, load_onnx, load_paddle, trial_sessions, verify
 

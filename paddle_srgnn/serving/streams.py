@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from ..errors import InputError
-from .recommend import Recommendation
+from .recommender import Recommendation
 
 LONGEST = 1 << 26  # bytes of a line
 EXPECTED = '{"session": .., "items": [..]}'

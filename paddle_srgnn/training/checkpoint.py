@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import read_safetensors
+from ..interop.arrays import read_safetensors
 from ..config import Settings, make_settings
 from ..datasets.sessions import SessionDataset, read_items
 from ..errors import InputError, WorkFailed

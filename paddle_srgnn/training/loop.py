@@ -17,12 +17,13 @@ from ..datasets.samples import Batch, SampleBatches, epoch_order, sample_batches
 from ..datasets.sessions import SessionDataset, Sessions
 from ..errors import InputError, WorkFailed
 from ..evaluation import course
-from ..evaluation.ranking import Kept, evaluate, progress_bar
+from ..evaluation.ranks import Kept, evaluate, progress_bar
 from ..files import remove_leftovers, write_csv
 from ..model import SRGNN
-from ..runtime import import_paddle, in_row_blocks, seed_everything
+from ..kernels import in_row_blocks
+from ..runtime import import_paddle, seed_everything
 from .checkpoint import Checkpoint, Progress, find_checkpoint, load_model, read_checkpoint, restore, save_checkpoint
-from .run import describe_dataset
+from ..run import describe_dataset
 
 paddle = import_paddle()
 logger = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ import csv
 from pathlib import Path
 
 from ..errors import InputError
-from ..evaluation.reproduction import Origin
+from ..report.reproduction import Origin
 from ..files import sha256
 from .checkpoint import MODEL, Checkpoint
-from .run import CONFIG, read_run
+from ..run import CONFIG, read_run
 
 
 def origin_of(checkpoint: Checkpoint) -> Origin:

@@ -24,7 +24,7 @@ from paddle_srgnn.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from paddle_srgnn.training.run import RunConfig, create_run, describe_dataset
+from paddle_srgnn.run import RunConfig, create_run, describe_dataset
 
 N_ITEMS, LENGTH, K = 21, 5, 4
 SWITCHES = {

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from paddle_srgnn.errors import InputError
 from paddle_srgnn.serving import streams
-from paddle_srgnn.serving.recommend import Recommendation
+from paddle_srgnn.serving.recommender import Recommendation
 from paddle_srgnn.serving.streams import formatted, header, read_sessions
 
 

@@ -17,9 +17,9 @@ def reference(tmp_path):
     return path
 
 
-def test_train_compares_contenders_and_the_floor(run_tool, reference, tmp_path):
+def test_train_compares_contenders_and_the_floor(run_process, reference, tmp_path):
     arguments = ["--reference", reference, "--rounds", 1, "--batch", 64, "--json", tmp_path / "t.json"]
-    process = run_tool("benchmark", "train", *arguments)
+    process = run_process("benchmark", "train", *arguments)
     assert process.returncode == 0, process.stderr
     figures = json.loads((tmp_path / "t.json").read_text())["figures"]
     assert {"ours", "recipe beside the floor", "reference, as installed", "reference, our runtime"} <= set(figures)
@@ -31,25 +31,25 @@ def test_train_compares_contenders_and_the_floor(run_tool, reference, tmp_path):
     assert "over the floor" in process.stdout
 
 
-def test_evaluate_passes_over_the_test_set(run_tool, reference, tmp_path):
-    process = run_tool("benchmark", "evaluate", "--reference", reference, "--rounds", 1)
+def test_evaluate_passes_over_the_test_set(run_process, reference, tmp_path):
+    process = run_process("benchmark", "evaluate", "--reference", reference, "--rounds", 1)
     assert process.returncode == 0, process.stderr
     assert "reference, our runtime" in process.stdout
 
 
-def test_startup_names_every_tool(run_tool, tmp_path):
-    process = run_tool("benchmark", "startup", "--rounds", 1, "--json", tmp_path / "s.json")
+def test_startup_names_every_tool(run_process, tmp_path):
+    process = run_process("benchmark", "startup", "--rounds", 1, "--json", tmp_path / "s.json")
     assert process.returncode == 0, process.stderr
     assert {"tools/train.py --help", "import paddle_srgnn"} <= set(
         json.loads((tmp_path / "s.json").read_text())["figures"]
     )
 
 
-def test_a_contender_that_fails_is_the_works_failure(run_tool, tmp_path):
+def test_a_contender_that_fails_is_the_works_failure(run_process, tmp_path):
     (tmp_path / "broken.py").write_text(
         "class SRGNN:\n    def __init__(self, config):\n        raise TypeError('odd')\n"
     )
-    process = run_tool("benchmark", "train", "--reference", tmp_path / "broken.py", "--rounds", 1)
+    process = run_process("benchmark", "train", "--reference", tmp_path / "broken.py", "--rounds", 1)
     assert process.returncode == 1
     assert process.stderr.strip().splitlines()[-1].startswith("benchmark: reference, as installed: its process ended")
 

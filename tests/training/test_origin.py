@@ -5,11 +5,11 @@ import yaml
 
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.errors import InputError
-from paddle_srgnn.evaluation.reproduction import Origin, train_command
+from paddle_srgnn.report.reproduction import Origin, train_command
 from paddle_srgnn.files import sha256
 from paddle_srgnn.training.checkpoint import last_checkpoint, read_checkpoint
 from paddle_srgnn.training.origin import origin_of
-from paddle_srgnn.training.run import find_runs
+from paddle_srgnn.run import find_runs
 
 
 def origin(recipe="paper", path="/data/a b", environment=None, changes=()) -> Origin:

@@ -1,0 +1,129 @@
+"""The command line: `srgnn NAME`, `python -m paddle_srgnn NAME` and, in a clone, `python tools/NAME.py`.
+
+A module for each command, with `main(argv=None) -> int`. A command parses, calls the package, prints, and turns errors
+into exit codes; what it imports beyond this file it imports where it works, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ..errors import InputError, MissingPaddle, WorkFailed
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+COMMANDS = {
+    "download": "fetch the raw log of a benchmark",
+    "preprocess": "turn a click log into a dataset",
+    "train": "train a model",
+    "evaluate": "rank the test sessions with runs and baselines",
+    "recommend": "recommend the next items of sessions",
+    "export": "export a run for serving",
+    "weights": "import and export weights of other implementations",
+    "compare": "compare with another implementation",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `srgnn NAME ...`; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and argv[0] in COMMANDS:
+        return importlib.import_module(f".{argv[0]}", __name__).main(argv[1:])
+    listed = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        "srgnn",
+        description="SR-GNN for PaddlePaddle: session-based recommendation with graph neural networks.",
+        epilog=f"commands:\n{listed}\n\n`srgnn COMMAND --help` describes a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    return run(parser, lambda args: None, argv)
+
+
+def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int | None], argv=None) -> int:
+    """Parse the arguments, do the work, and return the exit code; an expected error is one line on stderr.
+
+    The work finds the arguments as they were given in `args.argv`.
+    """
+    argv = sys.argv[1:] if argv is None else [str(argument) for argument in argv]
+    name = parser.prog.removeprefix("srgnn ")
+    try:
+        args = parser.parse_args(argv)
+        args.argv = argv
+        with logging_to():
+            code = work(args) or DONE
+        sys.stdout.flush()
+        return code
+    except SystemExit as left:  # argparse's, after --help or bad usage
+        return left.code or DONE
+    except BrokenPipeError:  # whoever read our output has left, which is no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except WorkFailed as error:
+        return _say(name, error, FAILED)
+    except (InputError, MissingPaddle) as error:
+        return _say(name, error, BAD_INPUT)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("paddle_srgnn"):
+            raise
+        return _say(name, f'{error.name} is not installed: pip install "paddle-srgnn[cpu]"', BAD_INPUT)
+    except OSError as error:
+        return _say(name, error, FAILED if error.errno == errno.ENOSPC else BAD_INPUT)
+    except KeyboardInterrupt as interrupt:
+        return _say(name, str(interrupt) or "interrupted", INTERRUPTED)
+
+
+def _say(name: str, message: object, code: int) -> int:
+    print(f"{name}: {message}", file=sys.stderr)
+    return code
+
+
+def command(name: str) -> str:
+    """How to run a command in the way that this process was started, for the lines that say what to do next."""
+    script = Path(sys.argv[0])
+    in_clone = script.suffix == ".py" and script.parent.name == "tools"
+    return f"python {script.with_name(name)}.py" if in_clone else f"srgnn {name}"
+
+
+def positive_int(text: str) -> int:
+    """An argparse type."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)
+
+
+def add_machine(parser: argparse.ArgumentParser, device: bool = True) -> None:
+    """Add --threads and, where the command can use a GPU, --device."""
+    if device:
+        parser.add_argument("--device", choices=("cpu", "gpu"), help="default: gpu where there is one, else cpu")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: one per core)")
+
+
+def check_folders(*paths: Path | None) -> None:
+    """See that the folders of output files exist, before any work is done."""
+    for path in paths:
+        if path is not None and not path.resolve().parent.is_dir():
+            raise InputError(f"{path}: its folder does not exist; make it first")
+
+
+@contextlib.contextmanager
+def logging_to(path: Path | None = None) -> Iterator[None]:
+    """Send the package's log to stderr, or with dates to the end of a file, for a while."""
+    handler = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(message)s" if path is None else "%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("paddle_srgnn")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,177 @@
+"""Files of named arrays: .safetensors and .npz in and out, Paddle's .pdparams in; nothing in a file is run."""
+
+from __future__ import annotations
+
+import math
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import atomic_file
+from ..unpickling import load_pickle
+
+WRITABLE = (".safetensors", ".npz")
+PDPARAMS = ".pdparams"
+PARAMETER_NAMES = "StructuredToParameterName@@"  # Paddle's table of generated names, beside the arrays
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by name; its suffix says how to read it.
+
+    Raises:
+        InputError: another suffix, or the file is missing, damaged or holds anything but arrays of numbers.
+    """
+    readers = {".safetensors": read_safetensors, ".npz": _read_npz, PDPARAMS: _read_pdparams}
+    if path.suffix not in readers:
+        raise InputError(f"{path}: found a file that ends in {path.suffix!r}, expected one of {', '.join(readers)}")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return readers[path.suffix](path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write .safetensors or .npz, by the suffix; the same arrays in the same order give the same bytes.
+
+    Raises:
+        InputError: another suffix.
+    """
+    from safetensors.numpy import save_file
+
+    if path.suffix not in WRITABLE:
+        raise InputError(f"{path}: ends in {path.suffix!r}, expected {' or '.join(WRITABLE)}")
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with atomic_file(path) as temporary:
+        if path.suffix == ".npz":
+            with open(temporary, "wb") as file:  # a name would get the suffix .npz
+                np.savez(file, **contiguous)
+        else:
+            save_file(contiguous, temporary)
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """As `read_arrays`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, TypeError, KeyError) as error:  # the last two: a type that numpy lacks
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a readable .npz of plain arrays ({error})") from None
+
+
+def _read_pdparams(path: Path) -> dict[str, np.ndarray]:
+    """What `paddle.save` writes of a state dict, by Paddle 2 or 3, with its pickle protocols 2 to 4."""
+    content = load_pickle(path, "a state dict of numpy arrays, as paddle.save writes it", _stand_ins())
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found a {type(content).__name__}, expected the dict of a state dict")
+    arrays = {}
+    for name, value in content.items():
+        if name == PARAMETER_NAMES:
+            continue
+        if not isinstance(name, str) or not isinstance(value, _Array) or value.array is None:
+            raise InputError(f"{path}: {name!r} is a {type(value).__name__.strip('_')}, expected an array under a name")
+        arrays[name] = value.array
+    return arrays
+
+
+def _stand_ins() -> dict[tuple[str, str], object]:
+    """What the names in a .pdparams stand for: never numpy's own code, which a crafted dtype could lead astray."""
+    stand_ins = {
+        ("numpy", "ndarray"): _NDARRAY,
+        ("numpy", "dtype"): _Call(_dtype),
+        ("_codecs", "encode"): _Call(_encode),  # of protocol 2, which has no bytes
+    }
+    for core in ("numpy.core", "numpy._core"):  # before and since numpy 2
+        stand_ins[f"{core}.multiarray", "_reconstruct"] = _Call(_empty)
+    return stand_ins
+
+
+class _Call:
+    """Something a pickle may call, and nothing else: it has no state to be set."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function):
+        self._function = function
+
+    def __call__(self, *arguments):
+        return self._function(*arguments)
+
+    def __setstate__(self, state):
+        raise InputError("refuses a state set on a function")
+
+
+class _Dtype:
+    """An array's type, still to be told its byte order."""
+
+    __slots__ = ("code", "dtype")
+
+    def __init__(self, code: str):
+        self.code, self.dtype = code, None
+
+    def __setstate__(self, state):
+        if not isinstance(state, tuple) or state[:1] != (3,) or state[1:2] not in (("<",), ("|",)):
+            raise InputError("refuses the state of a dtype: expected numbers, the lowest byte first")
+        if any(state[2:5]):
+            raise InputError("refuses an array with fields: expected numbers")
+        self.dtype = np.dtype(state[1] + self.code)
+
+
+class _Array:
+    """An array, still to be told its content."""
+
+    __slots__ = ("array",)
+
+    def __init__(self):
+        self.array = None
+
+    def __setstate__(self, state):
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise InputError("refuses an array's state that is not of five parts")
+        _, shape, dtype, is_fortran, content = state
+        if not isinstance(dtype, _Dtype) or dtype.dtype is None:
+            raise InputError("refuses an array without a dtype")
+        if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
+            raise InputError(f"refuses the shape {shape!r}: expected whole numbers")
+        if not isinstance(content, bytes) or len(content) != math.prod(shape) * dtype.dtype.itemsize:
+            raise InputError(f"refuses an array of shape {shape}: its content is not as many bytes")
+        order = "F" if is_fortran else "C"
+        self.array = np.frombuffer(content, dtype=dtype.dtype).reshape(shape, order=order)
+
+
+def _dtype(*arguments) -> _Dtype:
+    code = arguments[0] if arguments else None
+    if not isinstance(code, str) or not re.fullmatch("[fiub][1248]", code):
+        raise InputError(f"refuses an array of type {code!r}: expected numbers")
+    return _Dtype(code)
+
+
+def _empty(*arguments) -> _Array:
+    if not arguments or arguments[0] is not _NDARRAY:
+        raise InputError("refuses the reconstruction of anything but an array")
+    return _Array()
+
+
+def _encode(*arguments) -> bytes:
+    if len(arguments) != 2 or not isinstance(arguments[0], str) or arguments[1] != "latin1":
+        raise InputError("refuses to encode anything but a string in latin1")
+    return arguments[0].encode("latin1")
+
+
+def _not_called(*arguments):
+    raise InputError("refuses to call numpy.ndarray")
+
+
+_NDARRAY = _Call(_not_called)

@@ -1,0 +1,234 @@
+"""Raw item ids in, ranked raw item ids out, from nothing but a run's folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+
+import numpy as np
+
+from ..datasets.sessions import read_items
+from ..errors import InputError
+from ..graph import PackedGraph, packed_graph
+from ..model import SRGNN
+from ..runtime import import_paddle
+from ..training.checkpoint import find_checkpoint, load_model, read_checkpoint
+from .search import Exact, Excluded, Hnsw
+
+paddle = import_paddle()
+
+BATCH = 512  # sessions encoded at once
+INDEXES = {"exact": Exact, "hnsw": Hnsw}
+POPULAR = "popular"
+
+Id = str | int
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer for one session.
+
+    Attributes:
+        items: raw ids, best first.
+        scores: of the model; of the popular items their training clicks; of similar items the cosine.
+        unknown: how many of the session's clicks are on items the run does not know.
+        fallback: "popular" where the session has no known item, else None.
+    """
+
+    items: tuple[str, ...]
+    scores: tuple[float, ...]
+    unknown: int = 0
+    fallback: str | None = None
+
+
+class Recommender:
+    """Recommends the next items of sessions.
+
+    Unknown items are taken out of a session first, then it is cut to the `max_session_length` most recent clicks.
+
+    Args:
+        model: with the weights to use.
+        item_ids: raw id of each item number; "" for the padding, number 0.
+        item_clicks: (n_items,) training clicks of each item.
+        max_session_length: how many of a session's most recent clicks are read.
+        index: "exact", or "hnsw" for faiss's approximate search.
+
+    Raises:
+        InputError: an unknown index, or faiss is not installed.
+    """
+
+    def __init__(
+        self,
+        model: SRGNN,
+        item_ids: Sequence[str],
+        item_clicks: np.ndarray,
+        max_session_length: int,
+        index: str = "exact",
+    ):
+        if index not in INDEXES:
+            raise InputError(f"unknown index {index!r}: expected one of {', '.join(INDEXES)}")
+        self.model = model
+        self.item_ids = np.array(item_ids, dtype=object)  # (n_items,)
+        self.max_session_length = max_session_length
+        self._number = {raw: number for number, raw in enumerate(item_ids) if number}
+        self._by_clicks = np.argsort(-np.asarray(item_clicks)[1:], kind="stable") + 1  # equal ones by number
+        self._clicks = item_clicks
+        model.eval()
+        with paddle.no_grad():
+            self._table = model.output_items()[1:]  # (V, d), without the padding
+        self._exact = Exact(self._table)
+        self._index = self._exact if index == "exact" else Hnsw(self._table)
+
+    @classmethod
+    def load(cls, run: str | os.PathLike, index: str = "exact") -> Recommender:
+        """The recommender of a run's reported checkpoint, or of a checkpoint in a run's folder.
+
+        Args:
+            run: the folder; its dataset is not needed.
+            index: "exact" or "hnsw".
+
+        Raises:
+            InputError: there is no checkpoint, it is damaged, or the run has no items.csv.
+        """
+        checkpoint = read_checkpoint(find_checkpoint(run))
+        items = checkpoint.folder.resolve().parents[1] / "items.csv"
+        if not items.is_file():
+            raise InputError(
+                f"{items}: missing, and only it says which raw id each item number stands for (imported weights have "
+                "none); copy the items.csv of the dataset the weights were trained on there"
+            )
+        item_ids, item_clicks = read_items(items)
+        if len(item_ids) != checkpoint.n_items:
+            raise InputError(
+                f"{items}: {len(item_ids) - 1} items, the checkpoint has {checkpoint.n_items - 1}; "
+                "copy the items.csv of the dataset it was trained on there"
+            )
+        return cls(load_model(checkpoint), item_ids, item_clicks, checkpoint.settings.max_session_length, index)
+
+    def recommend(
+        self,
+        sessions: Sequence[Id] | Sequence[Sequence[Id]],
+        k: int = 20,
+        exclude_seen: bool = False,
+        strict: bool = False,
+    ) -> Recommendation | list[Recommendation]:
+        """The k best next items of one session or of many.
+
+        One and many agree up to rounding (about 1e-6 of a score), which can exchange items whose scores are as close.
+
+        Args:
+            sessions: one session, raw item ids, oldest first, or a list of such; an integer is the id it spells. An
+                empty list is no session; an empty session is `[[]]`.
+            k: how many; a smaller catalogue gives all its items.
+            exclude_seen: leave out every item of the session, those cut off by `max_session_length` too.
+            strict: refuse a session without a known item instead of giving the popular items for it.
+
+        Returns:
+            A `Recommendation`, or a list of them for many.
+
+        Raises:
+            InputError: k is below 1, an item is neither a string nor an integer, or `strict` refuses a session.
+            WorkFailed: a score is not finite.
+        """
+        _check_k(k)
+        one = len(sessions) > 0 and (isinstance(sessions, str) or _is_id(sessions[0]))
+        found = []
+        for clicks, unknown in map(self._known, [sessions] if one else sessions):
+            if strict and not len(clicks):
+                which = "the session" if one else f"session {len(found)}"
+                raise InputError(f"{which}: none of its {unknown} items is known to the run")
+            found.append((clicks, unknown))
+        results = [
+            result
+            for first in range(0, len(found), BATCH)
+            for result in self._batch(found[first : first + BATCH], k, exclude_seen)
+        ]
+        return results[0] if one else results
+
+    def similar_items(self, item: Id, k: int = 20) -> Recommendation:
+        """The k items whose vectors have the highest cosine with an item's, best first, without the item itself.
+
+        Raises:
+            InputError: the item is unknown, or k below 1.
+        """
+        _check_k(k)
+        number = self._number.get(_raw_id(item))
+        if number is None:
+            raise InputError(f"item {item!r} is not known to the run")
+        itself = Excluded(np.zeros(1, dtype=np.int64), np.array([number - 1]))
+        with paddle.no_grad():
+            columns, values = Exact(self._directions).search(self._directions[number - 1 : number], k, itself)
+        return Recommendation(*self._answer(columns[0], values[0]))
+
+    def recall(self, sessions: Sequence[Sequence[Id]], k: int, exclude_seen: bool = False) -> tuple[int, int]:
+        """How many of the exact top k of sessions the index finds, and how many there are."""
+        clicks = [known for known, _ in map(self._known, sessions) if len(known)]
+        hits = total = 0
+        for first in range(0, len(clicks), BATCH):
+            user_emb, excluded = self._encode(clicks[first : first + BATCH], exclude_seen)
+            answers = [index.search(user_emb, k, excluded) for index in (self._exact, self._index)]
+            exact, own = ([set(c[np.isfinite(v)]) for c, v in zip(*answer, strict=True)] for answer in answers)
+            hits += sum(len(a & b) for a, b in zip(exact, own, strict=True))
+            total += sum(map(len, exact))
+        return hits, total
+
+    @cached_property
+    def _directions(self) -> paddle.Tensor:
+        """The item vectors at length 1, (V, d); a zero vector stays zero."""
+        with paddle.no_grad():
+            return paddle.nn.functional.normalize(self._table, axis=1)
+
+    def _known(self, session: Sequence[Id]) -> tuple[np.ndarray, int]:
+        """The numbers (clicks,) of a session's known items, and how many clicks are on unknown ones."""
+        if isinstance(session, str) or not isinstance(session, Iterable):
+            raise InputError(f"a session is a list of item ids, found {session!r}")
+        numbers = [self._number.get(_raw_id(item), 0) for item in session]
+        clicks = np.array([number for number in numbers if number], dtype=np.int64)
+        return clicks, len(numbers) - len(clicks)
+
+    def _batch(self, found: list[tuple[np.ndarray, int]], k: int, exclude_seen: bool) -> list[Recommendation]:
+        """The recommendations for sessions as `_known` gives them."""
+        known = [clicks for clicks, _ in found if len(clicks)]
+        if known:
+            user_emb, excluded = self._encode(known, exclude_seen)
+            answers = zip(*self._index.search(user_emb, k, excluded), strict=True)
+        popular = self._by_clicks[:k]
+        by_clicks = tuple(self.item_ids[popular]), tuple(self._clicks[popular].astype(float).tolist())
+        return [
+            Recommendation(*self._answer(*next(answers)), unknown)
+            if len(clicks)
+            else Recommendation(*by_clicks, unknown, POPULAR)
+            for clicks, unknown in found
+        ]
+
+    def _encode(self, known: list[np.ndarray], exclude_seen: bool) -> tuple[paddle.Tensor, Excluded]:
+        """The session vectors (b, d), and what must not be found for them."""
+        read = [clicks[-self.max_session_length :] for clicks in known]
+        graph = packed_graph(np.concatenate(read), np.array([len(clicks) for clicks in read]))
+        with paddle.no_grad():
+            user_emb = self.model.encode(PackedGraph(*map(paddle.to_tensor, graph)))  # (b, d)
+        seen = known if exclude_seen else []
+        rows = np.repeat(np.arange(len(seen)), [len(clicks) for clicks in seen])
+        return user_emb, Excluded(rows, np.concatenate([*seen, np.zeros(0, dtype=np.int64)]) - 1)
+
+    def _answer(self, columns: np.ndarray, values: np.ndarray) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        left = np.isfinite(values)
+        return tuple(self.item_ids[columns[left] + 1]), tuple(values[left].tolist())
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise InputError(f"k must be at least 1, found {k}")
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, (str, Integral)) and not isinstance(value, bool)
+
+
+def _raw_id(value: object) -> str:
+    if not _is_id(value):
+        raise InputError(f"item {value!r} is no raw id: expected a string or a whole number")
+    return str(value)

@@ -1,0 +1,60 @@
+"""A whole ranking pass: ours against the reference's vectors, a product, `topk(20)` and a membership test."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from paddle_srgnn.config import load_recipe
+from paddle_srgnn.datasets import load_dataset
+from .workload import PaddedSamples, load_reference
+
+BATCH, DIM = 512, 100
+
+
+def contenders(data: str, reference: str | None, length: int) -> list[tuple]:
+    listed = [("ours", "evaluate:ours", {"data": data}, True)]
+    if reference:
+        options = {"data": data, "file": reference, "length": length}
+        listed.append(("reference, our runtime", "evaluate:reference", options, True))
+    return listed
+
+
+def _rounds(run_pass):
+    def measure() -> dict[str, list[float]]:
+        start = time.perf_counter()
+        run_pass()
+        return {"pass": [1e3 * (time.perf_counter() - start)]}
+
+    return measure
+
+
+def ours(data: str):
+    from paddle_srgnn.evaluation.ranking import count_ranks
+    from paddle_srgnn.model import SRGNN
+
+    dataset, settings = load_dataset(data), load_recipe("paper")
+    model = SRGNN(settings.model_config(dataset.n_items))
+    return _rounds(lambda: count_ranks(model, dataset.test, BATCH, settings.max_session_length))
+
+
+def reference(data: str, file: str, length: int):
+    import paddle
+
+    dataset = load_dataset(data)
+    model = load_reference(file)({"embedding_dim": DIM, "step": 1, "n_items": dataset.n_items})
+    model.eval()
+
+    def run_pass():
+        samples, hits = PaddedSamples(dataset.test, length), 0
+        with paddle.no_grad():
+            for first in range(0, dataset.test.n_samples, BATCH):
+                rows, target = samples.batch(np.arange(first, min(first + BATCH, dataset.test.n_samples)))
+                user_emb = model(paddle.to_tensor(rows), None, None, train=False)["user_emb"]
+                scores = paddle.matmul(user_emb, model.output_items(), transpose_y=True)
+                _, best = paddle.topk(scores, 20, axis=1)
+                hits += (best.numpy() == target[:, None]).any(axis=1).sum()
+        return hits
+
+    return _rounds(run_pass)
