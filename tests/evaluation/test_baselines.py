@@ -24,7 +24,7 @@ from paddle_srgnn.evaluation.baselines import (
     clicks_before,
     training_clicks,
 )
-from paddle_srgnn.evaluation.metrics import ranking_metrics
+from paddle_srgnn.protocols.metrics import ranking_metrics
 
 
 def make(*sessions: list[int], first_samples: int | None = None) -> Sessions:

@@ -5,7 +5,7 @@ import pytest
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.errors import WorkFailed
 from paddle_srgnn.evaluation import ranks as ranking
-from paddle_srgnn.evaluation.metrics import count_above
+from paddle_srgnn.protocols.metrics import count_above
 from paddle_srgnn.evaluation.ranks import count_ranks, evaluate
 from paddle_srgnn.model import SRGNN
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddle_srgnn.evaluation import statistics
-from paddle_srgnn.evaluation.metrics import ranking_metrics
+from paddle_srgnn.protocols.metrics import ranking_metrics
 from paddle_srgnn.evaluation.statistics import holm, paired_tests, session_intervals
 
 

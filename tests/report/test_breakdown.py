@@ -17,7 +17,7 @@ from paddle_srgnn.report.breakdown import (
     recommended,
     was_clicked,
 )
-from paddle_srgnn.evaluation.metrics import ranking_metrics
+from paddle_srgnn.protocols.metrics import ranking_metrics
 
 
 def sessions_of(*sessions: list[int]) -> Sessions:
