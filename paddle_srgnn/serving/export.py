@@ -61,7 +61,7 @@ def export_run(run: str | os.PathLike, out: str | os.PathLike, kind: str, k: int
     if kind != "vectors" and not 1 <= k < checkpoint.n_items:
         raise InputError(f"k={k}: {run.name} has {checkpoint.n_items - 1} items; list from 1 to as many")
     run.items()  # what a number means must be known
-    cosine = PROTOCOLS[run.dataset["protocol"]].cosine
+    cosine = PROTOCOLS[checkpoint.dataset["protocol"]].cosine
     original = Original(run.model(), checkpoint.settings.max_session_length, cosine)
     trial = trial_sessions(run)
     manifest = {"format": kind, "similarity": "cosine" if cosine else "inner product"} | _origin(run)

@@ -99,8 +99,9 @@ class Recommender:
         """
         run = run if isinstance(run, Run) else Run(run)
         item_ids, item_clicks = run.items()
-        length, cosine = run.settings.max_session_length, PROTOCOLS[run.dataset["protocol"]].cosine
-        return cls(run.model(), item_ids, item_clicks, length, index, cosine)
+        checkpoint = run.checkpoint()
+        cosine = PROTOCOLS[checkpoint.dataset["protocol"]].cosine
+        return cls(run.model(), item_ids, item_clicks, checkpoint.settings.max_session_length, index, cosine)
 
     def recommend(self, session: Sequence[Id], k: int = 20, **how) -> Recommendation:
         """The k best next items of one session.
