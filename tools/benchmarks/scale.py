@@ -48,7 +48,7 @@ def step(n_items: int, batch: int, length: int, dim: int, longest: int | None = 
     from paddle_srgnn.graph import PackedGraph, packed_graph
     from paddle_srgnn.model import SRGNN
 
-    settings = load_recipe("paper", [f"embedding_dim={dim}"])
+    settings = load_recipe("paper", {"embedding_dim": dim})
     model = SRGNN(settings.model_config(n_items))
     adam = paddle.optimizer.Adam(1e-3, parameters=model.parameters())
     rng = np.random.default_rng(0)

@@ -33,10 +33,10 @@ def contenders(data: str, reference: str | None, batch: int, length: int) -> lis
     return listed
 
 
-def _training(data: str, batch: int, *changes: str):
+def _training(data: str, batch: int, **changes):
     from paddle_srgnn.training.loop import Training
 
-    settings = load_recipe("paper", [f"batch_size={batch}", *changes])
+    settings = load_recipe("paper", {"batch_size": batch, **changes})
     return Training(load_dataset(data), settings, Path(tempfile.gettempdir()))
 
 
@@ -72,7 +72,7 @@ def ours(data: str, batch: int):
     """The recipe `paper`, but with Adam alone as the baselines have it, without L2."""
     from paddle_srgnn.training.loop import READ_LOSSES_EVERY
 
-    training = _training(data, batch, "weight_decay=0")
+    training = _training(data, batch, weight_decay=0)
     batches = _batches(training)
 
     def step():
