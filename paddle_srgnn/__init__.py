@@ -12,6 +12,19 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for editors and type checkers
+    from .datasets import dataset_from_frame as dataset_from_frame
+    from .datasets import load_dataset as load_dataset
+    from .evaluation.baselines import baselines as baselines
+    from .evaluation.results import evaluate as evaluate
+    from .model import GNN as GNN
+    from .model import SRGNN as SRGNN
+    from .run import Run as Run
+    from .runtime import tune as tune
+    from .serving.recommender import Recommender as Recommender
+    from .training.train import train as train
 
 __version__ = "0.1.0"
 __all__ = [

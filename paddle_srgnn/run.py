@@ -22,7 +22,6 @@ import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
@@ -34,10 +33,6 @@ from .datasets import load_dataset
 from .datasets.sessions import SessionDataset, read_items, write_items
 from .errors import InputError
 from .files import atomic_file, atomic_folder, sha256
-
-if TYPE_CHECKING:
-    from .model import SRGNN
-    from .serving.recommender import Recommender
 
 logger = logging.getLogger(__name__)
 
@@ -247,13 +242,13 @@ class Run:
                 raise InputError(f"{found}: item {number} is {mine!r} there and {other!r} here; preprocess alike")
         return dataset
 
-    def model(self) -> SRGNN:
+    def model(self) -> paddle_srgnn.SRGNN:
         """The model with the weights of the reported checkpoint, in evaluation mode."""
         checkpoint = self.checkpoint()
         config = checkpoint.settings.model_config(checkpoint.n_items)
         return paddle_srgnn.SRGNN.from_file(config, checkpoint.folder / MODEL)
 
-    def recommender(self, index: str = "exact") -> Recommender:
+    def recommender(self, index: str = "exact") -> paddle_srgnn.Recommender:
         """See `Recommender.load`."""
         return paddle_srgnn.Recommender.load(self, index)
 

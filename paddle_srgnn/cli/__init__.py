@@ -112,3 +112,13 @@ def check_folders(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and not path.resolve().parent.is_dir():
             raise InputError(f"{path}: its folder does not exist; make it first")
+
+
+def check_replaceable(option: str, folder: Path | None, mark: str, force: bool) -> None:
+    """See that an output folder is free, or with --force that it holds what this command wrote, by the file `mark`."""
+    if folder is None or not folder.exists():
+        return
+    if not force:
+        raise InputError(f"{option} {folder} exists already; choose another folder, or pass --force to replace it")
+    if not (folder / mark).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(f"{option} {folder} has no {mark}; --force replaces only what this command wrote")

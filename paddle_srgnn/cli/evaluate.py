@@ -59,8 +59,6 @@ def work(args: argparse.Namespace) -> int:
 
         if len(paths) > 1:
             raise InputError("--tsne draws one run; name one")
-    if args.baselines and args.split != "test":
-        raise InputError("--baselines learn from all training sessions, validation's too; leave out --split valid")
     tune(args.threads)
     set_device(args.device)
     from ..datasets import load_dataset
@@ -70,6 +68,10 @@ def work(args: argparse.Namespace) -> int:
 
     dataset = load_dataset(args.data) if args.data else first_dataset(paths)
     protocol = protocol_of(dataset)
+    if args.ties and args.ties not in protocol.tie_rules:
+        raise InputError(f"--ties does not apply to data of protocol {protocol.name}; leave it out")
+    if args.baselines and args.split == "valid" and dataset.valid is None:
+        raise InputError("--baselines learn from all training sessions, validation's too; leave out --split valid")
     args.k, args.ties = args.k or list(protocol.ks), args.ties or protocol.ties
     results = [*evaluate_runs(paths, dataset, args), *(evaluate_baselines(dataset, args) if args.baselines else [])]
     ranked = [result for result in results if result.ranks is not None]

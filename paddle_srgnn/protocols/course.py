@@ -26,6 +26,7 @@ class Course:
     metrics = ("recall", "hitrate", "course_ndcg", "ndcg")
     ks = (20, 50)
     ties = "order of items"
+    tie_rules = (ties,)
     cosine = True  # lists are ordered by cosine
 
     def metric(self, name: str) -> str:
@@ -72,7 +73,7 @@ class Course:
         Raises:
             InputError: another order of equal items is asked for.
         """
-        if ties != self.ties:
+        if ties not in self.tie_rules:
             raise InputError(f"ties={ties}: in the lists of protocol {self.name}, equal items stand in {self.ties}")
         lists = scorer.best(sessions, evaluation_cuts(sessions), max(ks), advance)
         return Measured(course_metrics(lists, *labels_of(sessions), ks))

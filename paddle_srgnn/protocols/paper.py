@@ -9,7 +9,7 @@ import numpy as np
 
 from ..datasets.sessions import SessionDataset, Sessions
 from ..errors import InputError
-from .metrics import ranking_metrics, ranks
+from .metrics import TIES, ranking_metrics, ranks
 
 TOP = 20  # length of the lists that are kept
 
@@ -36,7 +36,8 @@ class Paper:
     samples = "samples"  # what the metrics are means of
     metrics = ("P", "MRR", "NDCG")
     ks = (5, 10, 20)
-    ties = "mean"
+    ties = "mean"  # the default of tie_rules
+    tie_rules = tuple(TIES)
     cosine = False  # lists are ordered by inner product; item 0 is never listed
 
     def metric(self, name: str) -> str:
