@@ -104,7 +104,7 @@ class Forked:
     def __init__(self, server: socket.socket, code: str, arguments: tuple):
         read, self.stdin = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "w"), strict=True))
         self.stdout, write = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("r", "wb"), strict=True))
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the process runs
         message = json.dumps([code, list(map(str, arguments))]).encode()
         with read, write:
             socket.send_fds(server, [message], [end.fileno() for end in (read, write, self._errors)])

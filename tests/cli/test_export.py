@@ -26,7 +26,8 @@ def test_paddle(run, run_command, tmp_path):
 def test_onnx(run, run_command, tmp_path):
     for package in PACKAGES:
         pytest.importorskip(package, reason='needs the extra "onnx": paddle2onnx, onnx and onnxruntime')
-    process = run_command("export", Run(run).find_checkpoint("last"), "--format", "onnx", "-k", 7, "--out", tmp_path / "out")
+    checkpoint = Run(run).find_checkpoint("last")
+    process = run_command("export", checkpoint, "--format", "onnx", "-k", 7, "--out", tmp_path / "out")
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("onnx export of") and "[Paddle2ONNX]" not in process.stdout
     import onnxruntime
