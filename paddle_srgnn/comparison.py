@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.machinery
+import importlib.util
 import inspect
 import statistics
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.workload import PaddedSamples, own_error, padded, random_sessions
 from .datasets.sessions import SessionDataset, Sessions
 from .errors import InputError, WorkFailed
+from .graph import pad
 from .model import SRGNN
 from .runtime import import_paddle
 from .training.checkpoint import Checkpoint, check_fits, load_model
@@ -79,6 +84,37 @@ class Comparison:
         return not self.errors and all(difference.passed for difference in self.differences)
 
 
+def load_reference(file: str) -> type:
+    """Run a Python file and return the class that FILE.py:CLASS names, SRGNN by default.
+
+    Raises:
+        InputError: there is no such file or class.
+        WorkFailed: the file raises an error.
+    """
+    path, _, name = file.partition(":")
+    name = name or "SRGNN"
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    loader = importlib.machinery.SourceFileLoader("reference", path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("reference", loader))
+    sys.modules["reference"] = module  # where dataclasses and inspect look for it
+    try:
+        loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        what = own_error(error, path)
+        raise WorkFailed(f"{path} cannot be run: {what}") from error
+    if not inspect.isclass(getattr(module, name, None)):
+        raise InputError(f"{path} has no class {name}")
+    return getattr(module, name)
+
+
+def own_error(error: BaseException, file: str) -> str:
+    """An error raised by a file's code on one line, with the line of that file where it left it."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    where = f" (line {lines[-1]} of {file})" if lines else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+
+
 def random_weights(sizes: Mapping[str, int], seed: int = 0) -> dict[str, np.ndarray]:
     """A state dict from U(-1/sqrt d, 1/sqrt d): biases and the padding's row too, so that each of them shows."""
     rng = np.random.default_rng(seed)
@@ -87,31 +123,50 @@ def random_weights(sizes: Mapping[str, int], seed: int = 0) -> dict[str, np.ndar
     return {name: rng.uniform(-bound, bound, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
+def random_sessions(n_rows: int, length: int, n_items: int, seed: int = 0) -> list[np.ndarray]:
+    """Sessions of 1 to `length` clicks, one click in five repeats an item of its session."""
+    rng = np.random.default_rng(seed)
+    sessions = []
+    for n_clicks in rng.integers(1, length + 1, n_rows):
+        clicks = rng.integers(1, n_items, n_clicks)
+        back = rng.random(n_clicks) < 0.2
+        clicks[back] = clicks[rng.integers(0, n_clicks, n_clicks)][back]
+        sessions.append(clicks)
+    return sessions
+
+
 def random_batches(n_items: int, seed: int = 0) -> Batches:
     """A batch for each way in which sessions can be special."""
     rng = np.random.default_rng(seed)
     rows = {
-        "padded": padded(random_sessions(100, 20, n_items, seed), 20),
+        "padded": pad(random_sessions(100, 20, n_items, seed), 20),
         "full rows": rng.integers(1, n_items, (32, 10)),
         "single clicks": rng.integers(1, n_items, (16, 1)),
-        "single clicks, padded": padded([rng.integers(1, n_items, 1) for _ in range(16)], 5),
-        "self-loops and repeats": padded([rng.integers(1, 4, n) for n in rng.integers(1, 13, 32)], 12),
-        "long": padded([rng.integers(1, n_items, 70), *random_sessions(15, 70, n_items, seed + 1)], 70),
-        "one row": padded([rng.integers(1, n_items, 7)], 9),
+        "single clicks, padded": pad([rng.integers(1, n_items, 1) for _ in range(16)], 5),
+        "self-loops and repeats": pad([rng.integers(1, 4, n) for n in rng.integers(1, 13, 32)], 12),
+        "long": pad([rng.integers(1, n_items, 70), *random_sessions(15, 70, n_items, seed + 1)], 70),
+        "one row": pad([rng.integers(1, n_items, 7)], 9),
     }
     return {name: (item_seq, rng.integers(1, n_items, len(item_seq))) for name, item_seq in rows.items()}
 
 
 def real_batches(sessions: Sessions, max_session_length: int, seed: int = 0) -> Batches:
     """Three batches of up to 100 samples, drawn at random, padded to their longest input."""
-    samples = PaddedSamples(sessions, max_session_length)
-    order = np.random.default_rng(seed).permutation(len(samples.positions))[:300]
-    batches = {}
-    for number, drawn in enumerate(np.array_split(order, min(3, len(order))), 1):
-        item_seq, target = samples.batch(drawn)
-        longest = int((item_seq > 0).sum(axis=1).max())
-        batches[f"samples {number}"] = item_seq[:, :longest], target
-    return batches
+    positions = np.random.default_rng(seed).permutation(sessions.sample_positions())[:300]
+    return {
+        f"samples {number}": padded_samples(sessions, drawn, max_session_length)
+        for number, drawn in enumerate(np.array_split(positions, min(3, len(positions))), 1)
+    }
+
+
+def padded_samples(
+    sessions: Sessions, positions: np.ndarray, max_session_length: int, length: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The padded inputs (B, length) and the targets (B,) of the samples at `positions`, int64."""
+    starts = np.maximum(sessions.sample_starts(positions), positions - max_session_length)
+    items = np.asarray(sessions.items)  # the same memory map, without its slower indexing
+    inputs = [items[start:end] for start, end in zip(starts, positions, strict=True)]
+    return pad(inputs, length), items[positions].astype(np.int64)
 
 
 def of_checkpoint(
