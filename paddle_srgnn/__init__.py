@@ -1,22 +1,44 @@
 """SR-GNN (Wu et al., AAAI 2019) for PaddlePaddle.
 
+    data = paddle_srgnn.load_dataset("sample")
+    run = paddle_srgnn.train(data, epochs=1)
+    run.recommender().recommend(["21553", "551"], k=3).items
+
 Importing the package imports neither Paddle nor numpy and changes nothing in the process; the names below are loaded
-when they are first used. For full speed call `paddle_srgnn.runtime.tune()` before anything imports Paddle.
+when they are first used. Those that compute with Paddle then call `tune()`, unless Paddle is imported already.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 
 __version__ = "0.1.0"
-__all__ = ["GNN", "SRGNN", "Recommender", "__version__"]
+__all__ = [
+    "GNN", "SRGNN", "Recommender", "Run", "__version__", "baselines", "dataset_from_frame", "evaluate", "load_dataset",
+    "train", "tune",
+]  # fmt: skip
 
-_HOMES = {"GNN": "model", "SRGNN": "model", "Recommender": "serving.recommend"}
+_HOMES = {
+    "GNN": "model",
+    "SRGNN": "model",
+    "Recommender": "serving.recommender",
+    "Run": "run",
+    "baselines": "evaluation.baselines",
+    "dataset_from_frame": "datasets",
+    "evaluate": "evaluation.results",
+    "load_dataset": "datasets",
+    "train": "training.train",
+    "tune": "runtime",
+}
+_TUNED = ("Recommender", "evaluate", "train")  # their modules import Paddle, so tuning inside of them would be late
 
 
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _TUNED and "paddle" not in sys.modules:
+        importlib.import_module(".runtime", __name__).tune()
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
 
 

@@ -25,7 +25,7 @@ from .errors import InputError, WorkFailed
 from .graph import pad
 from .model import SRGNN
 from .runtime import import_paddle
-from .training.checkpoint import Checkpoint, check_fits, load_model
+from .run import Run
 
 paddle = import_paddle()
 
@@ -169,8 +169,8 @@ def padded_samples(
     return pad(inputs, length), items[positions].astype(np.int64)
 
 
-def of_checkpoint(
-    checkpoint: Checkpoint, dataset: SessionDataset
+def of_run(
+    run: Run, data: SessionDataset | str | None = None
 ) -> tuple[dict[str, int], dict[str, np.ndarray], Batches]:
     """A checkpoint's sizes and weights, and batches of a dataset's test samples, for `compare`.
 
@@ -179,15 +179,16 @@ def of_checkpoint(
     Raises:
         InputError: the checkpoint's switches make its layers other than the reference's, or the dataset does not fit.
     """
+    checkpoint = run.checkpoint()
     settings = checkpoint.settings
-    switches = settings.model_switches()
+    switches = settings.scoring_switches()
     switches.pop("score_item_zero", None)
     if switches:
         named = ", ".join(f"{key}={value}" for key, value in switches.items())
         raise InputError(f"{checkpoint.folder}: trained with {named}, which the reference does not have")
-    check_fits(checkpoint, dataset)
+    dataset = run.load_dataset(data)
     sizes = {"embedding_dim": settings.embedding_dim, "step": settings.step, "n_items": checkpoint.n_items}
-    weights = {name: tensor.numpy() for name, tensor in load_model(checkpoint).state_dict().items()}
+    weights = {name: tensor.numpy() for name, tensor in run.model().state_dict().items()}
     return sizes, weights, real_batches(dataset.test, settings.max_session_length)
 
 

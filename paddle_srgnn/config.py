@@ -1,10 +1,11 @@
-"""Typed settings: what a recipe says, what `--set key=value` changes, and a clear error for anything else."""
+"""Typed settings: what a recipe says, what a person changes, and a clear error for anything else."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import math
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,65 +13,120 @@ from typing import Any
 from .errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
-METRICS = {"sessions": ("P", "MRR", "NDCG"), "course": ("recall", "hitrate", "course_ndcg", "ndcg")}  # by protocol
+METRICS = ("P", "MRR", "NDCG", "recall", "hitrate", "course_ndcg", "ndcg")  # of all protocols, each at some K
 
 
-def _setting(default: Any, word: str, minimum: float | None = None, below: float | None = None, choices: tuple = ()):
-    metadata = {"word": word, "minimum": minimum, "below": below, "choices": choices}
+def _setting(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    minimum: float | None = None,
+    below: float | None = None,
+    choices: tuple = (),
+):
+    metadata = {"help": help, "minimum": minimum, "below": below, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything that decides what a training computes; the defaults are the reference's layers."""
+class ModelSettings:
+    """What decides the layers of `SRGNN`; the defaults are the reference's.
 
-    # The model
-    embedding_dim: int = _setting(100, "width d of item and session vectors", minimum=1)
-    step: int = _setting(1, "how often a graph passes messages", minimum=1)
+    - `initialization`: "paddle" is what the reference really does: it builds initialisers without applying them.
+      "uniform" draws every parameter from U(-1/sqrt(d), 1/sqrt(d)), as the authors do.
+    - `cosine_scale`: if not 0, a score is this times the cosine of session and item, and node and click vectors are
+      normalised too, before the graph network and before the readout (Gupta et al., "NISER: Normalized Item and
+      Session Representations", 2019). Popular items can then not win by the length of their vectors.
+    - `dropout`: applied to node vectors before the graph network, in training mode only (as NISER).
+    - `positions`: if not 0, the n-th click from the end of the session has the n-th row of a table of this many rows
+      added to its vector after the graph network; clicks further back share the last row (reversed positions: Wang et
+      al., "GCE-GNN", SIGIR 2020, which concatenates them).
+    """
+
+    embedding_dim: int = _setting(100, help="size d of item and session vectors", minimum=1)
+    step: int = _setting(1, help="message passing steps of the graph network", minimum=1)
     initialization: str = _setting(
-        "paddle", "paddle: Paddle's own; uniform: U(-1/sqrt d, 1/sqrt d)", choices=("paddle", "uniform")
+        "paddle", help="paddle: Paddle's defaults; uniform: U(-1/sqrt(d), 1/sqrt(d))", choices=("paddle", "uniform")
     )
-    score_item_zero: bool = _setting(True, "whether the padding item is a class of the training softmax")
+    score_item_zero: bool = _setting(True, help="whether the padding item 0 is a class of the training softmax")
     cosine_scale: float = _setting(
-        0.0, "0: scores are products; else this times the cosine, nodes and clicks of length 1", minimum=0
+        0.0, help="0: score by inner product; else by this times the cosine, on normalised vectors", minimum=0
     )
-    dropout: float = _setting(0.0, "probability of zeroing a number of a node's vector in training", minimum=0, below=1)
-    positions: int = _setting(0, "0: none; else how many of the last positions have a vector of their own", minimum=0)
-    label_smoothing: float = _setting(0.0, "share of the label spread over all items", minimum=0, below=1)
-    max_session_length: int = _setting(70, "how many of a session's most recent clicks are read", minimum=1)
-    # The optimiser
-    learning_rate: float = _setting(0.001, "Adam's step size at first, or after the warm-up", minimum=0)
+    dropout: float = _setting(0.0, help="dropout probability on node vectors", minimum=0, below=1)
+    positions: int = _setting(0, help="0: none; else how many of the last positions get an embedding", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig(ModelSettings):
+    """The config of `SRGNN`: `ModelSettings`, and the number of items.
+
+    Attributes:
+        n_items: size of the item table, padding item 0 included.
+    """
+
+    n_items: int = _setting(help="number of items, padding included", minimum=1)
+
+    @classmethod
+    def of(cls, config: ModelConfig | Mapping[str, Any]) -> ModelConfig:
+        """Check a config, or make one of the reference's dict, whose other keys are ignored as the reference does.
+
+        Raises:
+            InputError: (a ValueError) a key of the reference is missing, or a value has the wrong type or range.
+        """
+        values = config if isinstance(config, Mapping) else vars(config)
+        for key in ("embedding_dim", "step", "n_items"):
+            if key not in values:
+                raise InputError(f"SRGNN config: {key} is missing; expected a whole number")
+        known = [field.name for field in dataclasses.fields(cls) if field.name in values]
+        return cls(**{key: _checked(cls, key, values[key], "SRGNN config") for key in known})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(ModelSettings):
+    """Everything that decides what a training computes."""
+
+    max_session_length: int = _setting(70, help="most recent clicks of a session that are read", minimum=1)
+    # The loss and the optimiser
+    label_smoothing: float = _setting(0.0, help="share of the label spread over all items", minimum=0, below=1)
+    learning_rate: float = _setting(0.001, help="Adam's learning rate, after the warm-up if any", minimum=0)
     lr_schedule: str = _setting(
-        "steps", "steps: as lr_decay says; cosine: warm-up, then half a cosine to 0", choices=("steps", "cosine")
+        "steps", help="steps: see lr_decay_after; cosine: warm-up, then half a cosine to 0", choices=("steps", "cosine")
     )
-    warmup_steps: int = _setting(0, "steps over which lr_schedule=cosine rises to the step size", minimum=0)
-    weight_decay: float = _setting(0.0, "L2 penalty, added to the gradient of every parameter", minimum=0)
-    batch_size: int = _setting(512, "samples in a batch", minimum=1)
-    epochs: int = _setting(7, "passes over the training samples", minimum=1)
-    lr_decay_after: tuple[int, ...] = _setting((), "epochs after which the step size is times lr_decay", minimum=1)
-    lr_decay: float = _setting(0.1, "the factor of lr_decay_after", minimum=0)
-    ema_decay: float = _setting(0.0, "0: none; else the weights to use are this moving average's", minimum=0, below=1)
-    seed: int = _setting(0, "decides the initialisation and the order of samples", minimum=0)
+    warmup_steps: int = _setting(0, help="steps of linear warm-up with lr_schedule=cosine", minimum=0)
+    lr_decay_after: tuple[int, ...] = _setting(
+        (), help="epochs after which lr_schedule=steps multiplies the rate by lr_decay", minimum=1
+    )
+    lr_decay: float = _setting(0.1, help="factor of lr_decay_after", minimum=0)
+    weight_decay: float = _setting(0.0, help="L2 penalty in the gradient of every parameter", minimum=0)
+    batch_size: int = _setting(512, help="samples in a batch", minimum=1)
+    epochs: int = _setting(7, help="passes over the training samples", minimum=1)
+    ema_decay: float = _setting(0.0, help="0: none; else decay of the moving average of weights", minimum=0, below=1)
+    seed: int = _setting(0, help="seed of the initialisation and of the order of samples", minimum=0)
     # Validation
     valid_fraction: float = _setting(
-        0.0, "share of training sessions, the latest, for validation, where the data have none", minimum=0, below=1
-    )
-    patience: int = _setting(0, "epochs without gain on validation that end training; 0: none do", minimum=0)
-    monitor: str = _setting("MRR@20", "the metric on validation that decides, such as MRR@20 or recall@50")
-    eval_every_epoch: bool = _setting(False, "whether every epoch is tested, for best-on-test figures")
+        0.0, help="most recent share of training sessions held out, if the data has no validation set", minimum=0,
+        below=1,
+    )  # fmt: skip
+    patience: int = _setting(0, help="epochs without gain on validation before training stops; 0: never", minimum=0)
+    monitor: str = _setting("MRR@20", help="validation metric that chooses the best epoch")
+    eval_every_epoch: bool = _setting(False, help="test every epoch, for best-on-test figures")
     # The work; nothing here changes a result
-    eval_batch_size: int = _setting(512, "samples in a batch of an evaluation", minimum=1)
-    num_workers: int = _setting(0, "processes that build batches; 0: a thread of this one", minimum=0)
-    save_every_steps: int = _setting(1000, "steps between checkpoints in an epoch; 0: at its end only", minimum=0)
+    eval_batch_size: int = _setting(512, help="samples in a batch of an evaluation", minimum=1)
+    num_workers: int = _setting(0, help="processes that build batches; 0: a thread of this one", minimum=0)
+    save_every_steps: int = _setting(1000, help="steps between checkpoints; 0: only after each epoch", minimum=0)
 
-    def model_config(self, n_items: int) -> dict[str, Any]:
-        """The `config` of SRGNN."""
-        keys = ("embedding_dim", "step", "initialization", "score_item_zero",
-                "cosine_scale", "dropout", "positions", "label_smoothing")  # fmt: skip
-        return {"n_items": n_items, **{key: getattr(self, key) for key in keys}}
+    def model_config(self, n_items: int) -> ModelConfig:
+        """The config of SRGNN."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(ModelSettings)}
+        return ModelConfig(n_items=n_items, **own)
+
+    def scoring_switches(self) -> dict[str, Any]:
+        """The switches that make the model's scores other than the reference's with the same weights."""
+        switches = ("score_item_zero", "cosine_scale", "positions")
+        return {key: getattr(self, key) for key in switches if getattr(self, key) != FIELDS[key].default}
 
     def learning_rate_at(self, step: int, steps_in_epoch: int) -> float:
-        """Adam's step size in the given step, counted from 0 over all epochs.
+        """Adam's learning rate in a step, counted from 0 over all epochs.
 
         With `cosine` it rises linearly for `warmup_steps`, then falls as half a cosine that would be 0 after the last
         step (Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts).
@@ -83,52 +139,47 @@ class Settings:
         after_warmup = self.epochs * steps_in_epoch - self.warmup_steps
         return self.learning_rate * (1 + math.cos(math.pi * (step - self.warmup_steps) / after_warmup)) / 2
 
-    def model_switches(self) -> dict[str, Any]:
-        """What of `model_config` makes other scores than the reference's layers would with the same weights."""
-        sizes_and_training = ("n_items", "embedding_dim", "step", "initialization", "dropout", "label_smoothing")
-        defaults = {name: field.default for name, field in FIELDS.items()}
-        return {
-            key: value
-            for key, value in self.model_config(0).items()
-            if key not in sizes_and_training and value != defaults.get(key)
-        }
-
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 
 def recipe_names() -> list[str]:
+    """The names of the recipes that come with the package."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(name: str, changes: Iterable[str] = ()) -> Settings:
-    """The settings of a recipe with `key=value` changes applied.
+def read_recipe(name: str) -> dict[str, Any]:
+    """What a recipe's file says: a recipe of the package, or the path of a YAML file of one's own.
 
     Raises:
-        InputError: an unknown recipe or key (the message names the nearest), or a value of the wrong type or range.
+        InputError: an unknown recipe (the message names the nearest), or the file is missing or no mapping.
     """
     import yaml
 
-    path = RECIPES / f"{name}.yaml"
-    if name not in recipe_names():
+    is_file = name.endswith((".yaml", ".yml"))
+    if not is_file and name not in recipe_names():
         known = recipe_names()
-        raise InputError(f"unknown recipe {name!r}{_nearest(name, known)}; there are: {', '.join(known)}")
-    return make_settings(yaml.safe_load(path.read_text(encoding="utf-8")) | parse_changes(changes), f"recipe {name}")
+        raise InputError(
+            f"unknown recipe {name!r}{_nearest(name, known)}; expected {', '.join(known)} or a file that ends in .yaml"
+        )
+    path = Path(name) if is_file else RECIPES / f"{name}.yaml"
+    try:
+        # The C loader where PyYAML has it: --help reads every recipe.
+        values = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"recipe {name}: cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {name}: found a {type(values).__name__}, expected a mapping of settings")
+    return values
 
 
-def parse_changes(changes: Iterable[str]) -> dict[str, str]:
-    """Split every "key=value".
+def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of a recipe with changes applied, each a value or its text.
 
     Raises:
-        InputError: there is no "=".
+        InputError: as `read_recipe`; or an unknown setting, or a value of the wrong type or range.
     """
-    values = {}
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise InputError(f"--set {change}: expected key=value, for example --set epochs=3")
-        values[key.strip()] = value.strip()
-    return values
+    return make_settings(read_recipe(name) | dict(changes or {}), f"recipe {name}")
 
 
 def make_settings(values: Mapping[str, Any], source: str) -> Settings:
@@ -137,62 +188,45 @@ def make_settings(values: Mapping[str, Any], source: str) -> Settings:
     Raises:
         InputError: as `load_recipe`; the message names `source`.
     """
-    checked = {}
-    for key, value in values.items():
+    for key in values:
         if key not in FIELDS:
             raise InputError(f"{source}: unknown setting {key!r}{_nearest(key, FIELDS)}; known: {', '.join(FIELDS)}")
-        checked[key] = _checked(FIELDS[key], value, source)
-    settings = Settings(**checked)
+    settings = Settings(**{key: _checked(Settings, key, value, source) for key, value in values.items()})
     parse_metric(settings.monitor, source)
     return settings
 
 
 def parse_metric(name: str, source: str) -> tuple[str, int]:
-    """Split "MRR@20" into ("MRR", 20); any protocol's metrics will do."""
+    """Split "MRR@20" into ("MRR", 20); the metric may be of any protocol."""
     kind, _, k = name.partition("@")
-    known = [metric for metrics in METRICS.values() for metric in metrics]
-    if kind not in known or not k.isdecimal() or int(k) < 1:
-        expected = ", ".join(f"{metric}@K" for metric in known)
-        raise InputError(f"{source}: unknown metric {name!r}: expected one of {expected}, for example MRR@20")
+    if kind not in METRICS or not k.isdecimal() or int(k) < 1:
+        expected = ", ".join(f"{metric}@K" for metric in METRICS)
+        raise InputError(f"{source}: unknown metric {name!r}; expected one of {expected}, for example MRR@20")
     return kind, int(k)
 
 
-def metric_on(protocol: str, name: str) -> str:
-    """The name of a monitored metric on a dataset of the given protocol.
-
-    With one right item per sample, recall@K is what the field calls P@K; so one recipe serves both protocols.
-
-    Raises:
-        InputError: the protocol has no such metric.
-    """
-    kind, k = parse_metric(name, "monitor")
-    if protocol == "sessions" and kind == "recall":
-        kind = "P"
-    if kind not in METRICS[protocol]:
-        known = ", ".join(f"{metric}@K" for metric in METRICS[protocol])
-        raise InputError(f"monitor={name}: data of protocol {protocol} have {known}; --set monitor to one of them")
-    return f"{kind}@{k}"
-
-
-def _checked(field: dataclasses.Field, value: Any, source: str) -> Any:
-    found = f"{source}: {field.name}={value!r}"
+def _checked(kind: type[ModelSettings], key: str, value: Any, source: str) -> Any:
+    """A setting's value as its own type and in its range."""
+    metadata, expected_type = kind.__dataclass_fields__[key].metadata, typing.get_type_hints(kind)[key]
+    convert, expected = _TYPES[expected_type]
+    found = f"{source}: {key}={value!r}"
     try:
-        value = _CONVERSIONS[field.type](value)
-    except (TypeError, ValueError):
-        raise InputError(f"{found}: expected {_KINDS[field.type]} ({field.metadata['word']})") from None
-    minimum, below, choices = (field.metadata[key] for key in ("minimum", "below", "choices"))
+        value = convert(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{found}: expected {expected} ({metadata['help']})") from None
+    minimum, below, choices = (metadata[bound] for bound in ("minimum", "below", "choices"))
     for number in value if isinstance(value, tuple) else (value,):
         if minimum is not None and number < minimum:
-            raise InputError(f"{found}: must be at least {minimum} ({field.metadata['word']})")
+            raise InputError(f"{found}: must be at least {minimum} ({metadata['help']})")
         if below is not None and number >= below:
-            raise InputError(f"{found}: must be below {below} ({field.metadata['word']})")
+            raise InputError(f"{found}: must be below {below} ({metadata['help']})")
     if choices and value not in choices:
         raise InputError(f"{found}: must be one of {', '.join(choices)}{_nearest(value, choices)}")
     return value
 
 
 def _to_int(value: Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+    if value is True or value is False or (isinstance(value, float) and not value.is_integer()):
         raise ValueError
     return int(value)
 
@@ -213,19 +247,18 @@ def _to_bool(value: Any) -> bool:
 def _to_ints(value: Any) -> tuple[int, ...]:
     if isinstance(value, str):
         value = [part for part in value.strip("[]() ").split(",") if part.strip()]
-    return tuple(_to_int(part) for part in value)
+    return tuple(_to_int(part) for part in ([value] if isinstance(value, int) else value))
 
 
-_CONVERSIONS = {"int": _to_int, "float": _to_float, "bool": _to_bool, "str": str, "tuple[int, ...]": _to_ints}
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a word",
-    "tuple[int, ...]": "whole numbers with commas between, such as 2,5",
+_TYPES = {
+    int: (_to_int, "a whole number"),
+    float: (_to_float, "a number"),
+    bool: (_to_bool, "true or false"),
+    str: (str, "a word"),
+    tuple[int, ...]: (_to_ints, "whole numbers separated by commas, such as 2,5"),
 }
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f": did you mean {match[0]!r}?" if match else ""
+    return f"; did you mean {match[0]!r}?" if match else ""

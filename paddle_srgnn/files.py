@@ -11,6 +11,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
 from .errors import InputError
 
 
@@ -103,3 +107,15 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping], columns: Sequenc
         writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a .safetensors file by name.
+
+    Raises:
+        InputError: the file is missing or damaged, or has arrays of a type that numpy lacks.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, TypeError, KeyError) as error:  # the last two: a type that numpy lacks
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from None

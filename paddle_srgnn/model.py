@@ -7,10 +7,14 @@ Datawhale reference implementation, whose names, signatures, state-dict keys and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .config import ModelConfig
+from .errors import InputError
+from .files import read_safetensors
 from .graph import PackedGraph, packed_graph, padded_graph, unpad
 from .kernels import full_softmax, unit_rows
 from .runtime import import_paddle
@@ -100,49 +104,24 @@ class SRGNN(nn.Layer):
         ====  ===  ===  ===  ===     ====  ===  ===  ===  ===
 
     Args:
-        config: a mapping with the reference's keys `embedding_dim` (d), `step`, and `n_items` (padding item 0
-            included), and the switches below; other keys are ignored, as the reference does.
-
-            - `initialization`: "paddle" (the default, and what the reference really does: it builds initialisers
-              without applying them), or "uniform": U(-1/sqrt(d), 1/sqrt(d)) for every parameter, as the authors do.
-            - `score_item_zero`: whether the padding item is a candidate; True by default, as in the reference.
-            - `cosine_scale`: where it is not 0, a score is that times the cosine between session and item, and nodes
-              and clicks are unit vectors too, before the graph network and before the readout (Gupta et al., "NISER:
-              Normalized Item and Session Representations", 2019): popular items cannot win by their vectors' length.
-            - `dropout`: probability with which each number of the node vectors is zeroed before the graph network,
-              the others growing to make up for it; in training mode only (as NISER).
-            - `positions`: where it is not 0, the n-th click from the session's end has the n-th row of a table of that
-              many added to its vector after the graph network (reversed positions: Wang et al., "GCE-GNN", SIGIR
-              2020, which concatenates them); clicks further back share the last row.
-            - `label_smoothing`: the share of the label that is spread over all candidates, see `losses.full_softmax`.
+        config: a `ModelConfig`, or a mapping with the reference's keys `embedding_dim` (d), `step` and `n_items`
+            (padding item 0 included), and any of `ModelConfig`'s switches; other keys are ignored, as there.
 
     Raises:
-        ValueError: a key is missing or a value impossible.
+        ValueError: a key is missing, or a value has the wrong type or range.
     """
 
-    def __init__(self, config: Mapping):
+    def __init__(self, config: ModelConfig | Mapping):
         super().__init__()
-        for key in ("embedding_dim", "step", "n_items"):
-            if not isinstance(config.get(key), (int, np.integer)) or config[key] < 1:
-                raise ValueError(f"SRGNN config: {key} must be an integer >= 1, found {config.get(key)!r}")
-        self.config = config
-        self.embedding_size = config["embedding_dim"]
-        self.step = config["step"]
-        self.n_items = config["n_items"]
-        self.initialization = config.get("initialization", "paddle")
-        self.score_item_zero = config.get("score_item_zero", True)
-        if self.initialization not in ("paddle", "uniform"):
-            raise ValueError(f"SRGNN config: initialization must be paddle or uniform, found {self.initialization!r}")
-        self.cosine_scale = config.get("cosine_scale", 0.0)
-        self.dropout = config.get("dropout", 0.0)
-        self.positions = config.get("positions", 0)
-        self.label_smoothing = config.get("label_smoothing", 0.0)
-        for key in ("cosine_scale", "positions"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"SRGNN config: {key} must be 0 (off) or more, found {getattr(self, key)}")
-        for key in ("dropout", "label_smoothing"):
-            if not 0 <= getattr(self, key) < 1:
-                raise ValueError(f"SRGNN config: {key} must be in [0, 1), found {getattr(self, key)}")
+        self.config = config = ModelConfig.of(config)
+        self.embedding_size = config.embedding_dim
+        self.step = config.step
+        self.n_items = config.n_items
+        self.initialization = config.initialization
+        self.score_item_zero = config.score_item_zero
+        self.cosine_scale = config.cosine_scale
+        self.dropout = config.dropout
+        self.positions = config.positions
 
         # A lookup of item 0 gives zeros and trains nothing, yet its row is trained where it is scored.
         self.item_emb = nn.Embedding(self.n_items, self.embedding_size, padding_idx=0)
@@ -156,6 +135,29 @@ class SRGNN(nn.Layer):
         self.loss_fun = full_softmax
 
         self.reset_parameters()
+
+    @classmethod
+    def from_file(cls, config: ModelConfig | Mapping, path: str | os.PathLike) -> SRGNN:
+        """The model with the weights of a .safetensors file, in evaluation mode.
+
+        Raises:
+            InputError: the file is damaged, or its names and shapes are not the model's.
+        """
+        model = cls(config)
+        model.load_weights(path)
+        model.eval()
+        return model
+
+    def load_weights(self, path: str | os.PathLike) -> None:
+        """Take the weights of a .safetensors file. Raises as `from_file`."""
+        arrays, expected = read_safetensors(path), self.state_dict()
+        found = {key: list(array.shape) for key, array in arrays.items()}
+        wanted = {key: list(tensor.shape) for key, tensor in expected.items()}
+        if found != wanted:
+            keys = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+            differences = "; ".join(f"{key}: found {found.get(key)}, expected {wanted.get(key)}" for key in keys)
+            raise InputError(f"{path}: does not fit its settings: {differences}")
+        self.set_state_dict(arrays)
 
     def reset_parameters(self, initializer: nn.initializer.Initializer | None = None) -> None:
         """Initialise every parameter with `initializer`; by default as the switch `initialization` says.
@@ -187,9 +189,7 @@ class SRGNN(nn.Layer):
         Raises:
             ValueError: a row has no clicks, or a 0 before a click, or an id is outside [0, n_items).
         """
-        clicks, lengths = unpad(_as_numpy(item_seq), self.n_items)
-        graph = PackedGraph(*map(paddle.to_tensor, packed_graph(clicks, lengths)))
-        output = {"user_emb": self.encode(graph)}
+        output = {"user_emb": self._encode_clicks(*unpad(_as_numpy(item_seq), self.n_items))}
         if train:
             if item is None:
                 raise ValueError("the loss needs the next items: pass item, or train=False")
@@ -201,6 +201,19 @@ class SRGNN(nn.Layer):
                 )
             output["loss"] = self.calculate_loss(output["user_emb"], paddle.to_tensor(item))
         return output
+
+    def encode_sessions(self, sessions: Sequence[np.ndarray], max_session_length: int | None = None) -> paddle.Tensor:
+        """The session vectors (B, d) of sessions as they are: item numbers, oldest first.
+
+        Args:
+            sessions: B integer arrays (clicks,) in [1, n_items), each of one click or more.
+            max_session_length: how many of the most recent clicks are read; None for all.
+        """
+        recent = [session if max_session_length is None else session[-max_session_length:] for session in sessions]
+        return self._encode_clicks(np.concatenate(recent), np.array([len(session) for session in recent]))
+
+    def _encode_clicks(self, clicks: np.ndarray, lengths: np.ndarray) -> paddle.Tensor:
+        return self.encode(PackedGraph(*map(paddle.to_tensor, packed_graph(clicks, lengths))))
 
     def encode(self, graph: PackedGraph) -> paddle.Tensor:
         """The session vectors (B, d) of a batch of packed graphs, whose arrays are tensors (equations 1 to 7).
@@ -225,10 +238,12 @@ class SRGNN(nn.Layer):
         user_emb = self.linear_transform(paddle.concat([a, ht], axis=1))  # (B, d)
         return unit(user_emb) * self.cosine_scale if self.cosine_scale else user_emb
 
-    def calculate_loss(self, user_emb: paddle.Tensor, pos_item: paddle.Tensor) -> paddle.Tensor:
-        """Mean cross-entropy of the next items (B,) over all candidates, a scalar."""
+    def calculate_loss(
+        self, user_emb: paddle.Tensor, pos_item: paddle.Tensor, label_smoothing: float = 0.0
+    ) -> paddle.Tensor:
+        """Mean cross-entropy of the next items (B,) over all candidates, a scalar; see `kernels.full_softmax`."""
         first_candidate = int(not self.score_item_zero)
-        return self.loss_fun(user_emb, self.output_items(), pos_item, first_candidate, self.label_smoothing)
+        return self.loss_fun(user_emb, self.output_items(), pos_item, first_candidate, label_smoothing)
 
     def output_items(self) -> paddle.Tensor:
         """The item table (n_items, d); with `cosine_scale` of unit vectors."""

@@ -6,6 +6,7 @@ slow code path that the wheel's MKL takes on AMD, and a malloc that maps and unm
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -13,6 +14,7 @@ import platform
 import random
 import sys
 import warnings
+from collections.abc import Iterator
 from types import ModuleType
 
 from .errors import InputError, MissingPaddle
@@ -22,7 +24,7 @@ logger = logging.getLogger("paddle_srgnn")
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
-_late_tuning_told = False
+_tuned = False  # before Paddle's import, or told that it came after
 _threads = 1  # Paddle's own default
 
 
@@ -69,9 +71,11 @@ def tune(threads: int | None = None) -> int:
     Raises:
         MissingPaddle: Paddle is not installed.
     """
+    global _threads, _tuned
     enabled = os.environ.get("PADDLE_SRGNN_TUNING") != "0" and platform.libc_ver()[0] == "glibc"
     if enabled:
-        _tell_if_late()
+        if "paddle" in sys.modules and not _tuned:
+            logger.warning("tune() came after Paddle's import: threads and malloc are set, MKL's code path is not")
         _keep_large_buffers()
         if _is_amd():
             os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
@@ -84,7 +88,7 @@ def tune(threads: int | None = None) -> int:
     if threads is not None:
         # Rather than by OMP_NUM_THREADS, for which Paddle prints two warnings; the speed is the same.
         paddle.base.core.set_num_threads(threads)
-    global _threads
+    _tuned = True
     _threads = threads or int(os.environ["OMP_NUM_THREADS"])
     return _threads
 
@@ -92,13 +96,6 @@ def tune(threads: int | None = None) -> int:
 def thread_count() -> int:
     """How many threads this process computes with, as `tune` set it."""
     return _threads
-
-
-def _tell_if_late() -> None:
-    global _late_tuning_told
-    if "paddle" in sys.modules and not _late_tuning_told:
-        _late_tuning_told = True
-        logger.warning("tune() came after Paddle's import: threads and malloc are set, the choice of MKL's code is not")
 
 
 def _keep_large_buffers() -> None:
@@ -116,6 +113,22 @@ def _is_amd() -> bool:
         return False
 
 
+@contextlib.contextmanager
+def log_to(path: str | os.PathLike | None = None) -> Iterator[None]:
+    """Send the package's log to stderr, or with dates to the end of a file, for a while."""
+    handler = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(message)s" if path is None else "%(asctime)s %(levelname)s %(message)s"))
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()
+
+
 def set_device(name: str | None = None) -> str:
     """Choose where Paddle computes: "cpu", "gpu", or None for a GPU where this Paddle has one. Returns the choice.
 
@@ -127,9 +140,9 @@ def set_device(name: str | None = None) -> str:
     usable = compiled and paddle.device.cuda.device_count() > 0
     if name == "gpu" and not usable:
         reason = (
-            "Paddle finds no GPU here" if compiled else "this Paddle was built for CPUs only: install paddlepaddle-gpu"
+            "Paddle finds no GPU here" if compiled else "this Paddle was built for CPUs only; install its GPU build"
         )
-        raise InputError(f"--device gpu: {reason}; use --device cpu to train without one")
+        raise InputError(f"device gpu: {reason}; use the cpu to train without one")
     if name not in (None, "cpu", "gpu"):
         raise InputError(f"unknown device {name!r}: expected cpu or gpu")
     name = name or ("gpu" if usable else "cpu")

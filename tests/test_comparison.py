@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from paddle_srgnn.interop.arrays import write_arrays
 from benchmarks.workload import load_reference
+
 from paddle_srgnn.comparison import (
     ADAM_LOSSES,
     GRAPH,
@@ -21,9 +20,10 @@ from paddle_srgnn.comparison import (
 )
 from paddle_srgnn.config import Settings
 from paddle_srgnn.errors import InputError, WorkFailed
-from paddle_srgnn.training.checkpoint import find_checkpoint, read_checkpoint
+from paddle_srgnn.interop.arrays import write_arrays
 from paddle_srgnn.interop.peers import PEERS
 from paddle_srgnn.interop.weights import import_weights, to_theirs
+from paddle_srgnn.run import Run
 
 REFERENCES = Path(__file__).parent / "references.py"
 SMALL = {"embedding_dim": 6, "step": 2, "n_items": 40}
@@ -155,7 +155,7 @@ def test_a_checkpoint_with_switches_of_its_own_is_not_the_references(ring, tmp_p
     weights = random_weights(sizes)
     write_arrays(tmp_path / "w.npz", to_theirs(PEERS["authors-pytorch"], weights))
     import_weights("authors-pytorch", tmp_path / "w.npz", tmp_path / "run", step=2)  # item 0 not scored
-    checkpoint = read_checkpoint(find_checkpoint(tmp_path / "run"))
+    checkpoint = Run(tmp_path / "run").checkpoint()
     found, arrays, _ = of_checkpoint(checkpoint, ring)
     assert found == sizes
     for name, array in weights.items():

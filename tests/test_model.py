@@ -154,7 +154,7 @@ def test_item_zero_is_a_candidate_only_by_the_switch():
         assert model.item_emb.weight.grad.numpy()[0].any() == score_item_zero
 
 
-SWITCHES = {"cosine_scale": 12.0, "dropout": 0.5, "positions": 4, "label_smoothing": 0.2}
+SWITCHES = {"cosine_scale": 12.0, "dropout": 0.5, "positions": 4}
 
 
 @pytest.mark.parametrize("switch", [None, *SWITCHES])
@@ -167,6 +167,25 @@ def test_a_switch_that_is_off_changes_nothing(switch):
     switched.set_state_dict({**switched.state_dict(), **plain.state_dict()})
     losses = [model(np.array([[1, 2, 3, 2]]), None, np.array([5]))["loss"].item() for model in (plain, switched)]
     assert (losses[0] == losses[1]) == (switch is None)
+
+
+def test_label_smoothing_belongs_to_the_loss():
+    model = small_model()
+    user_emb, target = model(np.array([[1, 2, 3, 2]]), train=False)["user_emb"], paddle.to_tensor([5])
+    scores = paddle.matmul(user_emb, model.output_items(), transpose_y=True)
+    log_probabilities = paddle.nn.functional.log_softmax(scores)[0]
+    expected = -0.8 * log_probabilities[5] - 0.2 * log_probabilities.mean()
+    assert model.calculate_loss(user_emb, target, 0.2).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_sessions_are_encoded_as_they_are():
+    model = small_model()
+    sessions = [np.array([1, 2, 3, 2, 4]), np.array([7]), np.array([5, 5])]
+    rows = np.array([[1, 2, 3, 2, 4], [7, 0, 0, 0, 0], [5, 5, 0, 0, 0]])
+    expected = model(rows, train=False)["user_emb"].numpy()
+    np.testing.assert_allclose(model.encode_sessions(sessions).numpy(), expected, rtol=1e-6, atol=1e-7)
+    recent = model.encode_sessions(sessions, max_session_length=2).numpy()
+    np.testing.assert_allclose(recent, model.encode_sessions([s[-2:] for s in sessions]).numpy())
 
 
 def test_cosine_scores_are_the_scale_times_the_cosine_and_blind_to_lengths():

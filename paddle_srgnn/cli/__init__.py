@@ -7,13 +7,11 @@ into exit codes; what it imports beyond this file it imports where it works, so 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import importlib
-import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import InputError, MissingPaddle, WorkFailed
@@ -58,7 +56,9 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
     try:
         args = parser.parse_args(argv)
         args.argv = argv
-        with logging_to():
+        from ..runtime import log_to
+
+        with log_to():
             code = work(args) or DONE
         sys.stdout.flush()
         return code
@@ -114,16 +114,11 @@ def check_folders(*paths: Path | None) -> None:
             raise InputError(f"{path}: its folder does not exist; make it first")
 
 
-@contextlib.contextmanager
-def logging_to(path: Path | None = None) -> Iterator[None]:
-    """Send the package's log to stderr, or with dates to the end of a file, for a while."""
-    handler = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(message)s" if path is None else "%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("paddle_srgnn")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
+def check_replaceable(option: str, folder: Path | None, mark: str, force: bool) -> None:
+    """See that an output folder is free, or with --force that it holds what this command wrote, by the file `mark`."""
+    if folder is None or not folder.exists():
+        return
+    if not force:
+        raise InputError(f"{option} {folder} exists already; choose another folder, or pass --force to replace it")
+    if not (folder / mark).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(f"{option} {folder} has no {mark}; --force replaces only what this command wrote")

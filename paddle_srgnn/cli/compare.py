@@ -17,7 +17,8 @@ from .. import cli
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("srgnn compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("srgnn compare", description=__doc__, formatter_class=formatter)
     parser.add_argument(
         "--reference", required=True, metavar="FILE.py[:CLASS]",
         help="the other implementation, with the reference's interface (default class: SRGNN); this RUNS the file",
@@ -65,12 +66,10 @@ def made_up():
 
 
 def trained(args: argparse.Namespace):
-    from ..comparison import of_checkpoint
-    from ..datasets import load_dataset
-    from ..training.checkpoint import find_checkpoint, own_data, read_checkpoint
+    from ..comparison import of_run
+    from ..run import Run
 
-    checkpoint = read_checkpoint(find_checkpoint(args.checkpoint))
-    return of_checkpoint(checkpoint, load_dataset(args.data or own_data(checkpoint)))
+    return of_run(Run(args.checkpoint), args.data)
 
 
 def show(found) -> None:

@@ -1,4 +1,4 @@
-"""Evaluate runs, checkpoints and folders of runs: ranks over the whole catalogue, one table for all of them."""
+"""Evaluate runs, checkpoints and folders of runs: rank the whole catalogue for every test sample, in one table."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from .. import cli
+from ..errors import InputError, WorkFailed
 
 TESTED = ("P", "MRR")  # metrics whose intervals are printed and that are tested, at the largest K
 PAIRS_SHOWN = 15  # in the text
@@ -16,57 +17,118 @@ PAIRS_SHOWN = 15  # in the text
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgnn evaluate", description=__doc__)
     parser.add_argument(
-        "checkpoints", nargs="+", type=Path, metavar="RUN_OR_CHECKPOINT",
+        "runs", nargs="+", type=Path, metavar="RUN_OR_CHECKPOINT",
         help="a run stands for its reported checkpoint: validation's choice under early stopping, else the last; "
-        "a folder of runs for its runs",
+        "a folder of runs stands for its runs",
     )  # fmt: skip
-    parser.add_argument("--data", help="folder of a dataset, or sample (default: the one of the first checkpoint)")
     parser.add_argument(
-        "-k", nargs="+", type=cli.positive_int, help="default: 5 10 20; on data of the course's protocol 20 50"
+        "--data", metavar="DIR", help="folder of a dataset, or sample (default: the dataset of the first run)"
+    )
+    parser.add_argument(
+        "-k", nargs="+", type=cli.positive_int, help="cut-offs (default: 5 10 20; 20 50 under the course's protocol)"
     )
     parser.add_argument(
         "--split", choices=("test", "valid"), default="test",
-        help="valid: as split off in the run, or the users for validation under the course's protocol",
+        help="valid: the sessions that each run held out for validation (default: test)",
     )  # fmt: skip
     parser.add_argument(
         "--ties", choices=("mean", "optimistic", "pessimistic"),
-        help="the rank of a target among items of equal score: in their middle (default), first, or last",
+        help="rank of the target among items of equal score: in their middle (mean, the default), first or last",
     )  # fmt: skip
     parser.add_argument("--baselines", action="store_true", help="add popularity, session popularity, Markov, V-SKNN")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables, charts and examples")
-    parser.add_argument("--tsne", type=Path, metavar="FILE", help="draw the run's item vectors, by t-SNE, as PNG")
+    parser.add_argument("--tsne", type=Path, metavar="FILE", help="draw the item vectors of a run by t-SNE, as PNG")
     cli.add_machine(parser)
     return parser
 
 
+def main(argv=None) -> int:
+    return cli.run(parser(), work, argv)
+
+
 def work(args: argparse.Namespace) -> int:
-    from .. import runtime
-    from ..datasets import load_dataset
-    from ..errors import InputError
-    from ..evaluation.results import intervals_table, metrics_table
-    from ..files import write_csv, write_json
     from ..run import find_runs
+    from ..runtime import set_device, tune
 
-    for path in (args.json, args.csv, args.html, args.tsne):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise InputError(f"{path}: its folder does not exist")
-    args.checkpoints = list(dict.fromkeys(run for path in args.checkpoints for run in find_runs(path)))
+    cli.check_folders(args.json, args.csv, args.html, args.tsne)
+    paths = list(dict.fromkeys(run for path in args.runs for run in find_runs(path)))
     if args.tsne:
-        import paddle_srgnn.report.picture  # noqa: F401  what it lacks is said before any work
+        from ..report import picture  # noqa: F401  whatever it lacks is said before any work
 
-        if len(args.checkpoints) > 1:
-            raise InputError("--tsne draws one run: name one")
-    runtime.tune(args.threads)
-    runtime.set_device(args.device)
+        if len(paths) > 1:
+            raise InputError("--tsne draws one run; name one")
+    tune(args.threads)
+    set_device(args.device)
+    from ..datasets import load_dataset
+    from ..evaluation.results import session_labels
+    from ..evaluation.statistics import paired_tests
+    from ..protocols import protocol_of
 
-    dataset = load_dataset(args.data or data_of(args.checkpoints))
-    fit_to_protocol(args, dataset.protocol)
-    results = evaluate_all(dataset, args)
+    dataset = load_dataset(args.data) if args.data else first_dataset(paths)
+    protocol = protocol_of(dataset)
+    if args.ties and args.ties not in protocol.tie_rules:
+        raise InputError(f"--ties does not apply to data of protocol {protocol.name}; leave it out")
+    if args.baselines and args.split == "valid" and dataset.valid is None:
+        raise InputError("--baselines learn from all training sessions, validation's too; leave out --split valid")
+    args.k, args.ties = args.k or list(protocol.ks), args.ties or protocol.ties
+    results = [*evaluate_runs(paths, dataset, args), *(evaluate_baselines(dataset, args) if args.baselines else [])]
+    ranked = [result for result in results if result.ranks is not None]
+    tests = []
+    if len({result.samples for result in ranked}) == 1:  # validation splits can be the runs' own
+        ranks = {result.name: result.ranks for result in ranked}
+        tests = paired_tests(ranks, session_labels(ranked[0].sessions), [f"{name}@{max(args.k)}" for name in TESTED])
+    print_results(dataset, results, tests, args)
+    write_results(dataset, results, tests, args)
+    if args.tsne:
+        draw(results[0].run, dataset, args.tsne)
+    return cli.FAILED if any(result.error for result in results) else cli.DONE
+
+
+def first_dataset(paths: list[Path]):
+    """The dataset of the first run that can be read."""
+    from ..run import Run
+
+    errors = []
+    for path in paths:
+        try:
+            return Run(path).load_dataset()
+        except InputError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def evaluate_runs(paths: list[Path], dataset, args: argparse.Namespace) -> list:
+    """The `Result` of each run; one that failed has its error, which is raised if the run is alone."""
+    from ..evaluation.results import Result, evaluate
+
+    results = []
+    for number, path in enumerate(paths, start=1):
+        label = str(path) if len(paths) == 1 else f"{number}/{len(paths)} {path}"
+        how = {"split": args.split, "ties": args.ties, "keep_lists": args.html is not None, "label": label}
+        try:
+            results.append(evaluate(path, dataset, args.k, **how))
+        except (InputError, WorkFailed) as error:
+            if len(paths) == 1:
+                raise
+            results.append(Result(str(path), error=str(error)))
+    return results
+
+
+def evaluate_baselines(dataset, args: argparse.Namespace) -> list:
+    from ..evaluation.baselines import baselines
+    from ..evaluation.results import evaluate
+
+    how = {"split": args.split, "ties": args.ties, "keep_lists": args.html is not None}
+    return [evaluate(baseline, dataset, args.k, **how) for baseline in baselines(dataset)]
+
+
+def print_results(dataset, results: list, tests: list[dict], args: argparse.Namespace) -> None:
+    from ..evaluation.results import intervals_table, metrics_table
+
     done = [result for result in results if not result.error]
-    ranked = [result for result in done if result.ranks is not None]  # the course's lists have no ranks
-    tests = tests_between(ranked, args)
+    ranked = [result for result in done if result.ranks is not None]
     if done:
         print(f"{dataset.name}, {args.split}, in percent\n")
         print(metrics_table([(result.name, result.metrics or f"failed: {result.error}") for result in results]))
@@ -76,104 +138,10 @@ def work(args: argparse.Namespace) -> int:
         print_tests(tests, ranked)
     for failure in (result for result in results if result.error):
         print(f"{failure.name}: {failure.error}", file=sys.stderr)
-    if args.json:
-        about = {"dataset": dataset.name, "dataset_hash": dataset.hash, "split": args.split, "ties": args.ties}
-        write_json(args.json, about | {"results": [json_row(result) for result in results], "tests": tests})
-    if args.csv:
-        write_csv(args.csv, [csv_row(result) for result in results])
-    if args.html:
-        from ..report.page import write_page
-
-        command = f"{cli.command('evaluate')} {shlex.join(args.argv)}"
-        write_page(args.html, dataset, args.split, args.ties, results, tests, command)
-        print(f"\npage: {args.html}")
-    if args.tsne:
-        draw(args.checkpoints[0], dataset, args.tsne)
-    return cli.DONE if len(done) == len(results) else cli.FAILED
-
-
-def fit_to_protocol(args: argparse.Namespace, protocol: str) -> None:
-    """The defaults of the data's protocol, and a refusal of what does not apply to it."""
-    from ..errors import InputError
-
-    if protocol == "course":
-        if args.ties:
-            raise InputError("--ties does not apply to the course's lists, where equal items stand in order of number")
-        args.k, args.ties = args.k or [20, 50], "order of items"
-        return
-    if args.baselines and args.split != "test":
-        raise InputError("--baselines are trained on all training sessions, validation's too: leave out --split valid")
-    args.k, args.ties = args.k or [5, 10, 20], args.ties or "mean"
-
-
-def json_row(result) -> dict:
-    parts = ("samples", "metrics", "intervals", "error")
-    return {"checkpoint": result.name} | {part: getattr(result, part) for part in parts}
-
-
-def csv_row(result) -> dict:
-    row = {"checkpoint": result.name, "samples": result.samples, "error": result.error}
-    for name, value in result.metrics.items():
-        row[name] = value
-        if name in result.intervals:
-            row[f"{name}_low"], row[f"{name}_high"] = result.intervals[name]
-    return row
-
-
-def draw(path: Path, dataset, file: Path) -> None:
-    """The picture of a checkpoint's item vectors."""
-    from ..report.picture import draw_items
-    from ..training.checkpoint import find_checkpoint, load_model, read_checkpoint
-
-    vectors = load_model(read_checkpoint(find_checkpoint(path))).item_emb.weight.numpy()
-    draw_items(vectors, dataset.item_clicks, f"{dataset.name}, items of {path.resolve().name}", file)
-    print(f"\npicture: {file}")
-
-
-def data_of(paths: list[Path]) -> str:
-    """The dataset of the first checkpoint that can be read."""
-    from ..errors import InputError
-    from ..training.checkpoint import find_checkpoint, own_data, read_checkpoint
-
-    errors = []
-    for path in paths:
-        try:
-            return own_data(read_checkpoint(find_checkpoint(path)))
-        except InputError as error:
-            errors.append(error)
-    raise errors[0]
-
-
-def evaluate_all(dataset, args: argparse.Namespace) -> list:
-    """The `Result` of each checkpoint and baseline; one that failed has its error, which is raised if it is alone."""
-    from ..errors import InputError, WorkFailed
-    from ..evaluation.results import Result
-
-    results = []
-    for number, path in enumerate(args.checkpoints, start=1):
-        label = str(path) if len(args.checkpoints) == 1 else f"{number}/{len(args.checkpoints)} {path}"
-        try:
-            results.append(evaluate_one(path, dataset, args, label))
-        except (InputError, WorkFailed) as error:
-            if len(args.checkpoints) == 1:
-                raise
-            results.append(Result(str(path), error=str(error)))
-    return results + (baseline_results(dataset, args) if args.baselines else [])
-
-
-def tests_between(results: list, args: argparse.Namespace) -> list[dict]:
-    """The paired tests, where all results are of the same samples: validation splits can be the runs' own."""
-    from ..evaluation.results import session_labels
-    from ..evaluation.statistics import paired_tests
-
-    if len({result.samples for result in results}) != 1:  # none, or of different splits
-        return []
-    ranks = {result.name: result.ranks for result in results}
-    return paired_tests(ranks, session_labels(results[0].sessions), [f"{name}@{max(args.k)}" for name in TESTED])
 
 
 def print_tests(tests: list[dict], results: list) -> None:
-    """Print the tests, of many results only those with the best one."""
+    """Print the paired tests, of many results only those with the best one."""
     from ..evaluation.results import tests_table
 
     names, metric = [result.name for result in results], tests[0]["metric"]
@@ -186,52 +154,36 @@ def print_tests(tests: list[dict], results: list) -> None:
         print(f"the pairs with the best {metric}; --json and --html have all of them")
 
 
-def baseline_results(dataset, args: argparse.Namespace) -> list:
-    """The `Result` of each baseline, with a progress bar."""
-    from ..evaluation.baselines import TrueDistribution, baseline_ranks, baselines
-    from ..evaluation.course import evaluate_baseline
-    from ..evaluation.ranks import progress_bar, room_for_lists
-    from ..evaluation.results import Result, result_of
+def write_results(dataset, results: list, tests: list[dict], args: argparse.Namespace) -> None:
+    from ..files import write_csv, write_json
 
-    if dataset.protocol == "course":
-        users = dataset.parts[args.split]
-        return [Result(b.name, len(users), evaluate_baseline(b, users, tuple(args.k))) for b in baselines(dataset)]
-    results, test = [], dataset.test
-    for baseline in baselines(dataset):
-        top = room_for_lists(test, dataset.n_items) if args.html else None
-        with progress_bar(baseline.name, test.n_samples) as bar:
-            ranks = baseline_ranks(baseline, test, args.ties, advance=bar.update, top=top)
-        is_bound = baseline.name == TrueDistribution.name
-        results.append(result_of(baseline.name, test, ranks, args.k, top, dataset.item_clicks, is_bound=is_bound))
-    return results
+    if args.json:
+        about = {"dataset": dataset.name, "dataset_hash": dataset.hash, "split": args.split, "ties": args.ties}
+        parts = ("samples", "metrics", "intervals", "error")
+        rows = [{"checkpoint": result.name} | {part: getattr(result, part) for part in parts} for result in results]
+        write_json(args.json, about | {"results": rows, "tests": tests})
+    if args.csv:
+        write_csv(args.csv, [csv_row(result) for result in results])
+    if args.html:
+        from ..report.page import write_page
+
+        command = f"{cli.command('evaluate')} {shlex.join(args.argv)}"
+        write_page(args.html, dataset, args.split, args.ties, results, tests, command)
+        print(f"\npage: {args.html}")
 
 
-def evaluate_one(path: Path, dataset, args: argparse.Namespace, label: str):
-    """The `Result` of a checkpoint, from one pass over the samples."""
-    from ..errors import InputError, WorkFailed
-    from ..evaluation.course import evaluate_course
-    from ..evaluation.ranks import Kept, model_ranks
-    from ..evaluation.results import Result, result_of
-    from ..training.checkpoint import check_fits, find_checkpoint, load_model, read_checkpoint
-    from ..training.loop import split_validation
-    from ..training.origin import origin_of
-
-    checkpoint = read_checkpoint(find_checkpoint(path))
-    check_fits(checkpoint, dataset)
-    sessions = dataset.test if args.split == "test" else split_validation(dataset, checkpoint.settings)[1]
-    if sessions is None:
-        raise InputError(f"{path}: --split valid, but this run was trained without a validation set (valid_fraction=0)")
-    model, settings, origin = load_model(checkpoint), checkpoint.settings, origin_of(checkpoint)
-    kept = Kept() if args.html else None
-    try:
-        if dataset.protocol == "course":
-            metrics = evaluate_course(model, sessions, settings, tuple(args.k), label)
-            return Result(str(path), len(sessions), metrics, origin=origin)
-        ranks = model_ranks(model, sessions, settings, label, args.ties, kept)
-    except WorkFailed as error:
-        raise WorkFailed(f"{checkpoint.folder}: {error}") from None
-    return result_of(str(path), sessions, ranks, args.k, kept and kept.top, dataset.item_clicks, origin=origin)
+def csv_row(result) -> dict:
+    row = {"checkpoint": result.name, "samples": result.samples, "error": result.error}
+    for name, value in result.metrics.items():
+        row[name] = value
+        if name in result.intervals:
+            row[f"{name}_low"], row[f"{name}_high"] = result.intervals[name]
+    return row
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), work, argv)
+def draw(run, dataset, file: Path) -> None:
+    from ..report.picture import draw_items
+
+    vectors = run.model().item_emb.weight.numpy()
+    draw_items(vectors, dataset.item_clicks, f"{dataset.name}, items of {run.folder.resolve().name}", file)
+    print(f"\npicture: {file}")

@@ -1,4 +1,4 @@
-"""Export a run for serving, compared with its checkpoint: Paddle Inference or ONNX models, or item vectors."""
+"""Export a run for serving, checked against its checkpoint: Paddle Inference or ONNX models, or item vectors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from .. import cli
+from ..errors import InputError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -14,35 +15,27 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run, for its reported checkpoint, or a checkpoint")
     parser.add_argument(
         "--format", choices=("paddle", "onnx", "vectors"), required=True,
-        help="paddle, onnx: models that read item numbers; vectors: of the items, for an index by inner product",
+        help="paddle, onnx: models from item numbers to the best items; vectors: the items', for a vector index",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, help="folder for the export")
-    parser.add_argument("-k", type=cli.positive_int, metavar="K", help="items that the ranker lists (default: 20)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("-k", type=cli.positive_int, metavar="K", help="length of the models' lists (default: 20)")
     parser.add_argument("--force", action="store_true", help="replace an earlier export in --out")
     return parser
 
 
-def check(args: argparse.Namespace) -> None:
-    """Refuse what contradicts itself, and an output folder that is in use, before any work is done."""
-    from ..errors import InputError
-
-    if args.format == "vectors" and args.k is not None:
-        raise InputError("-k does not apply to vectors: an index is asked for as many as are wanted; leave it out")
-    if not args.out.exists():
-        return
-    if not args.force:
-        raise InputError(f"{args.out} exists already: choose another folder, or pass --force to replace it")
-    if not (args.out / "manifest.json").is_file() and (args.out.is_file() or any(args.out.iterdir())):
-        raise InputError(f"{args.out} holds no manifest.json: --force replaces only what this tool wrote")
+def main(argv=None) -> int:
+    return cli.run(parser(), work, argv)
 
 
 def work(args: argparse.Namespace) -> None:
-    check(args)
-    from .. import runtime
+    from ..runtime import set_device, tune
 
-    os.environ.setdefault("GLOG_minloglevel", "2")  # a warning of Paddle's about its own export
-    runtime.tune()
-    runtime.set_device("cpu")  # where the export is checked; its models run on either
+    if args.format == "vectors" and args.k is not None:
+        raise InputError("-k does not apply to vectors, as an index is asked for any number; leave it out")
+    cli.check_replaceable("--out", args.out, "manifest.json", args.force)
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle warns about its own export
+    tune()
+    set_device("cpu")  # where the export is checked; its models run on either
     from ..serving.export import export_run
 
     summarise(export_run(args.run, args.out, args.format, args.k or 20, args.force), args.out)
@@ -56,9 +49,10 @@ def summarise(manifest: dict, out: Path) -> None:
         print(f"  {' + '.join(model['files'])}: {arrays}")
     if "items" in manifest:
         items = manifest["items"]
-        print(f"  {items['file']}: {items['dtype']} {items['shape']}; its row r is item r+1, line r+1 of items.csv")
-        print("  the best items of a session are those with the largest inner product with its vector,\n"
-              "  which SRGNN.encode gives, or the encoder of --format paddle or onnx")  # fmt: skip
+        shape = f"{items['dtype']} {items['shape']}"
+        print(f"  {items['file']}: {shape}; row r, counted from 0, is the item with index r+1 in items.csv")
+        print(f"  scores are the {manifest['similarity']} of these rows and a session's vector,\n"
+              "  which SRGNN.encode_sessions gives, or the encoder of --format paddle or onnx")  # fmt: skip
     low, high = verified["clicks"]
     print(f"compared with the checkpoint on {verified['sessions']:,} {verified['on']}, of {low} to {high} clicks")
     for what, found in verified["differences"].items():
@@ -75,7 +69,3 @@ def summarise(manifest: dict, out: Path) -> None:
 
 def shape_of(array: dict) -> str:
     return f"{array['name']} {array['dtype']} [{', '.join(map(str, array['shape']))}]"
-
-
-def main(argv=None) -> int:
-    return cli.run(parser(), work, argv)

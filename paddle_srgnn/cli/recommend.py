@@ -20,7 +20,8 @@ RECALL_SESSIONS = 1000  # the first, on which an approximate index is compared w
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("srgnn recommend", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("srgnn recommend", description=__doc__, formatter_class=formatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or one of its checkpoints")
     parser.add_argument("--sessions", required=True, metavar="FILE", help="the sessions; - for standard input")
     parser.add_argument("-k", type=cli.positive_int, default=20, help="items for each session (default: 20)")
@@ -106,11 +107,13 @@ def answer(recommender, stream, source: str, args: argparse.Namespace) -> Report
     report = Report()
     on_bad = report.add_bad if args.skip_bad else None
     write(header(args.format))
-    for arrived in read_sessions(stream, source, args.format, on_bad):
+    for arrived in read_sessions(stream, source, on_bad=on_bad):
         for first in range(0, len(arrived), AT_ONCE):
             requests = arrived[first : first + AT_ONCE]
             start = time.perf_counter()
-            results = recommender.recommend([request.items for request in requests], args.k, args.exclude_seen)
+            results = recommender.recommend_many(
+                [request.items for request in requests], args.k, exclude_seen=args.exclude_seen
+            )
             seconds = time.perf_counter() - start
             refused = None
             if args.strict:

@@ -55,11 +55,11 @@ def work(args: argparse.Namespace) -> None:
 
 
 def import_(args: argparse.Namespace) -> None:
-    from ..training.checkpoint import find_checkpoint, read_checkpoint
     from ..interop.weights import import_weights
+    from ..run import Run
 
     import_weights(args.peer, args.file, args.out, args.step, args.length)
-    checkpoint = read_checkpoint(find_checkpoint(args.out))
+    checkpoint = Run(args.out).checkpoint()
     settings = checkpoint.settings
     scored = "scored" if settings.score_item_zero else "not scored"
     print(f"{checkpoint.n_items} items with the padding, which is {scored}; embedding_dim={settings.embedding_dim}, "
@@ -70,10 +70,10 @@ def import_(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     import logging
 
-    from ..training.checkpoint import find_checkpoint, read_checkpoint
     from ..interop.weights import export_weights
+    from ..run import Run
 
-    note = export_weights(args.peer, read_checkpoint(find_checkpoint(args.run)), args.out)
+    note = export_weights(args.peer, Run(args.run), args.out)
     if note:
         logging.getLogger("paddle_srgnn").warning(note)
     print(f"weights: {args.out}")

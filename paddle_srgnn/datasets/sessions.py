@@ -117,6 +117,11 @@ class SessionDataset:
         return "sessions" if self.valid is None else "course"
 
     @property
+    def is_sample(self) -> bool:
+        """Whether this is the embedded sample, which has no folder and is generated anew."""
+        return self.path is None and "synthetic" in self.meta
+
+    @property
     def parts(self) -> dict[str, Sessions]:
         """The sessions by the name of their part: train, valid where there is one, test."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}

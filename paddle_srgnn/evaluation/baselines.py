@@ -13,7 +13,7 @@ from scipy import sparse
 
 from ..datasets.sessions import SessionDataset, Sessions
 from ..datasets.synthetic import World, sample_world
-from .metrics import count_above, ranks, top_k
+from ..protocols.metrics import count_above, top_k
 
 # Scores held at a time: 16 MB; larger blocks come fresh from the system, at three times the cost.
 CHUNK_SCORES = 1 << 21
@@ -232,6 +232,7 @@ class TrueDistribution:
     """
 
     name = "ceiling"
+    is_bound = True
 
     def __init__(self, world: World, item_ids: list[str]):
         self.n_items = len(item_ids)
@@ -253,35 +254,39 @@ def baselines(dataset: SessionDataset) -> list[Baseline]:
     return trained if world is None else [*trained, TrueDistribution(world, dataset.item_ids)]
 
 
-def baseline_ranks(
-    baseline: Baseline,
-    sessions: Sessions,
-    ties: str = "mean",
-    chunk_scores: int = CHUNK_SCORES,
-    advance: Callable[[int], object] = lambda samples: None,
-    top: np.ndarray | None = None,
-) -> np.ndarray:
-    """Rank of every sample's target, in memory bounded by `chunk_scores` scores at a time.
+class BaselineScorer:
+    """A baseline as the protocols measure it, in bounded memory; the padding is never a candidate.
 
     Args:
         baseline: scores the items.
-        sessions: the split to rank, for example a dataset's `test`.
-        ties: as for `metrics.ranks`.
-        advance: called with the number of samples done after each chunk.
-        top: integers (n_samples, k), filled in the same pass with each sample's k best items, best first.
-
-    Returns:
-        Ranks from 1, float64 (n_samples,), in order of the samples' positions.
+        chunk_scores: scores held at a time.
     """
-    positions = sessions.sample_positions()
-    chunk = max(1, chunk_scores // baseline.n_items)
-    counts = []
-    for start in range(0, len(positions), chunk):
-        some = positions[start : start + chunk]
-        scores = baseline.scores(sessions, some)
-        counts.append(count_above(scores, sessions.items[some]))
-        if top is not None:
-            top[start : start + chunk] = 1 + top_k(scores[:, 1:], top.shape[1])[0]
-        advance(len(some))
-    greater, equals = (np.concatenate(parts) for parts in zip(*counts, strict=True))
-    return ranks(greater, equals, ties)
+
+    def __init__(self, baseline: Baseline, chunk_scores: int = CHUNK_SCORES):
+        self.baseline, self.n_items = baseline, baseline.n_items
+        self.chunk = max(1, chunk_scores // baseline.n_items)
+
+    def count(self, sessions: Sessions, advance: Callable, top: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """For each sample, how many items score above its target and how many others as high, each int64 (n_samples,).
+
+        `top` (n_samples, k), if it is given, gets the k best items of each sample, best first.
+        """
+        positions, counts = sessions.sample_positions(), []
+        for start in range(0, len(positions), self.chunk):
+            some = positions[start : start + self.chunk]
+            scores = self.baseline.scores(sessions, some)
+            counts.append(count_above(scores, sessions.items[some]))
+            if top is not None:
+                top[start : start + self.chunk] = 1 + top_k(scores[:, 1:], top.shape[1])[0]
+            advance(len(some))
+        greater, equals = (np.concatenate(parts) for parts in zip(*counts, strict=True))
+        return greater, equals
+
+    def best(self, sessions: Sessions, positions: np.ndarray, k: int, advance: Callable) -> np.ndarray:
+        """The k items of highest score after the clicks before each position (n,), equal ones by number: (n, k)."""
+        k, lists = min(k, self.n_items - 1), []
+        for start in range(0, len(positions), self.chunk):
+            scores = self.baseline.scores(sessions, positions[start : start + self.chunk])
+            lists.append(1 + top_k(scores[:, 1:], k)[0])
+            advance(len(lists[-1]))
+        return np.concatenate(lists)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from tqdm import tqdm
 
 from ..config import Settings
 from ..datasets.samples import SampleBatches, sample_batches
 from ..datasets.sessions import Sessions
 from ..errors import WorkFailed
-from ..model import SRGNN
 from ..kernels import in_row_blocks, memory_of
+from ..model import SRGNN
+from ..protocols.metrics import top_k
 from ..runtime import import_paddle
-from .metrics import ranking_metrics, ranks, top_k
 
 paddle = import_paddle()
 
 SCORES_AT_ONCE = 25_000_000  # 100 MB of float32, whatever the size of the catalogue
-TOP = 20  # items in the lists that are kept
+COSINES_AT_ONCE = 8_000_000  # 64 MB of float64
 
 
 def count_ranks(
@@ -47,12 +48,10 @@ def count_ranks(
     Raises:
         WorkFailed: a score is not finite: counting would give a diverged model a perfect rank.
     """
-    was_training = model.training
-    model.eval()
     greater, equals = [], []
     rows = max(1, SCORES_AT_ONCE // model.n_items)
     done = 0
-    with paddle.no_grad():
+    with evaluating(model):
         candidates = model.output_items()[1:]  # (V, d)
         for graph, target in sample_batches(SampleBatches(sessions, batch_size, max_session_length)):
             user_emb = model.encode(graph)  # (B, d)
@@ -64,8 +63,6 @@ def count_ranks(
                 equals.append(same)
             done += len(target)
             advance(len(target))
-    if was_training:
-        model.train()
     return np.concatenate(greater), np.concatenate(equals)
 
 
@@ -116,54 +113,84 @@ def _compare_on_cpu(scores, own) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(counts.T)
 
 
-@dataclasses.dataclass
-class Kept:
-    """What a pass over the samples leaves behind besides its metrics, for whoever passes one in.
+class ModelScorer:
+    """A model as the protocols measure it.
 
-    Attributes:
-        ranks: (n_samples,) float64, from 1, in order of the samples' positions.
-        top: (n_samples, k) int32, each sample's best items, best first.
+    Args:
+        model: with the weights to use.
+        settings: their `eval_batch_size` and `max_session_length` apply.
     """
 
-    ranks: np.ndarray | None = None
-    top: np.ndarray | None = None
+    def __init__(self, model: SRGNN, settings: Settings):
+        self.model, self.n_items = model, model.n_items
+        self.batch_size, self.max_session_length = settings.eval_batch_size, settings.max_session_length
+
+    def count(self, sessions: Sessions, advance: Callable, top: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """See `count_ranks`."""
+        return count_ranks(self.model, sessions, self.batch_size, self.max_session_length, advance, top)
+
+    def best(self, sessions: Sessions, positions: np.ndarray, k: int, advance: Callable) -> np.ndarray:
+        """The k items nearest to the clicks before each position (n,), see `nearest_items`: int64 (n, k)."""
+        samples = SampleBatches(sessions, self.batch_size, self.max_session_length, positions)
+        vectors = []
+        with evaluating(self.model):
+            for batch in sample_batches(samples):
+                vectors.append(self.model.encode(batch.graph).numpy())  # (B, d)
+                advance(len(vectors[-1]))
+        return nearest_items(np.concatenate(vectors), self.model.item_emb.weight.numpy(), k)
 
 
-def room_for_lists(sessions: Sessions, n_items: int) -> np.ndarray:
-    """An array for the TOP best items of each sample, (n_samples, k) int32; k is less in a smaller catalogue."""
-    return np.empty((sessions.n_samples, min(TOP, n_items - 1)), dtype=np.int32)
+@contextlib.contextmanager
+def evaluating(model: SRGNN) -> Iterator[None]:
+    """Evaluation mode without gradients, for a while."""
+    was_training = model.training
+    model.eval()
+    try:
+        with paddle.no_grad():
+            yield
+    finally:
+        if was_training:
+            model.train()
 
 
-def model_ranks(
-    model: SRGNN, sessions: Sessions, settings: Settings, label: str, ties: str = "mean", kept: Kept | None = None
-) -> np.ndarray:
-    """The ranks (n_samples,) of a set of sessions' targets, in order of their positions, with a progress bar."""
-    top = room_for_lists(sessions, model.n_items) if kept else None
-    with progress_bar(label, sessions.n_samples) as bar:
-        counts = count_ranks(model, sessions, settings.eval_batch_size, settings.max_session_length, bar.update, top)
-    found = ranks(*counts, ties=ties)
-    if kept:
-        kept.ranks, kept.top = found, top
-    return found
+def nearest_items(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
+    """The k items of largest cosine for each user, item 0 among them, equal ones in order of their numbers.
+
+    A cosine is the product of the vectors, normalised in float32, taken in float64 and rounded to float32.
+
+    Args:
+        users: float32 (n, d).
+        items: float32 (m, d), item 0 first.
+        k: the length of the lists; at most m.
+
+    Returns:
+        Item numbers, int64 (n, min(k, m)).
+
+    Raises:
+        WorkFailed: a vector is not finite.
+    """
+    for name, vectors in (("user", users), ("item", items)):
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            which = f"the vector of {name} {np.argmin(finite)}"
+            raise WorkFailed(f"{which} is not finite: the model has diverged, no list means anything")
+    users, items = _unit(users), _unit(items).astype(np.float64)
+    rows = max(1, COSINES_AT_ONCE // len(items))
+    lists = [np.empty((0, min(k, len(items))), dtype=np.int64)]
+    for first in range(0, len(users), rows):
+        cosines = users[first : first + rows].astype(np.float64) @ items.T  # (rows, m)
+        lists.append(top_k(cosines.astype(np.float32), lists[0].shape[1])[0])
+    return np.concatenate(lists)
 
 
-def evaluate(
-    model: SRGNN,
-    sessions: Sessions,
-    settings: Settings,
-    ks: tuple[int, ...],
-    label: str,
-    ties: str = "mean",
-    kept: Kept | None = None,
-) -> dict[str, float]:
-    """The ranking metrics of a model on a set of sessions, in percent, with a progress bar."""
-    return ranking_metrics(model_ranks(model, sessions, settings, label, ties, kept), sorted(set(ks)))
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows (n, d) of length 1, a zero vector left as it is: scikit-learn's `normalize`, which takes 2 s to import."""
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]  # (n, 1)
+    return vectors / np.where(length == 0, np.float32(1), length)
 
 
 def progress_bar(label: str, total: int, done: int = 0):
     """A bar on stderr, in samples: a live one on a terminal, a line a minute in a log."""
-    from tqdm import tqdm
-
     pause = 0.1 if sys.stderr.isatty() else 60
     look = {"unit": " samples", "unit_scale": True, "leave": False, "delay": pause, "mininterval": pause}
     return tqdm(desc=label, total=total, initial=done, **look)

@@ -1,16 +1,21 @@
-"""Results, and tables of them in plain text."""
+"""Results of evaluations, and tables of them in plain text."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..datasets.sessions import Sessions
-from ..report.breakdown import Breakdown, break_down
-from .metrics import ranking_metrics
-from ..report.reproduction import Origin
+from ..datasets import load_dataset
+from ..datasets.sessions import SessionDataset, Sessions
+from ..errors import InputError, WorkFailed
+from ..protocols import Protocol, protocol_of
+from ..protocols.paper import Measured
+from ..run import Run
+from .baselines import Baseline, BaselineScorer
+from .ranks import ModelScorer, progress_bar
 from .statistics import session_intervals
 
 
@@ -19,15 +24,15 @@ class Result:
     """What an evaluation found.
 
     Attributes:
-        name: a checkpoint's path as it was given, or a baseline's name.
-        samples: how many the metrics are over.
-        metrics: in percent, "P@20" and so on.
-        intervals: of the metrics where they were computed, (low, high).
+        name: the path of the run as it was given, or the baseline's name.
+        samples: how many the metrics are means of; under the course's protocol these are users.
+        metrics: in percent, by names such as "P@20".
+        intervals: (low, high) of 95 %, by name, where there are ranks.
         error: why there are no metrics.
-        sessions, ranks: what was ranked, and the ranks (samples,) float64, where there are ranks.
-        breakdown: where lists were kept.
-        origin: of a checkpoint.
-        is_bound: it is no contender, but what none can beat.
+        sessions, ranks: what was ranked, and the ranks (samples,) float64, from 1, where there are ranks.
+        top: (samples, k) int32, the best items of each sample, best first, where they were kept.
+        run: what was evaluated; None for a baseline.
+        is_bound: whether this is no contender but the bound that none can pass.
     """
 
     name: str
@@ -37,33 +42,99 @@ class Result:
     error: str | None = None
     sessions: Sessions | None = None
     ranks: np.ndarray | None = None
-    breakdown: Breakdown | None = None
-    origin: Origin | None = None
+    top: np.ndarray | None = None
+    run: Run | None = None
     is_bound: bool = False
+
+    @property
+    def origin(self):
+        from ..files import sha256
+        from ..report.reproduction import Origin
+        if self.run is None:
+            return None
+        c = self.run.checkpoint()
+        return Origin(c.folder, c.progress.epoch - 1, sha256(c.folder / "model.safetensors"), self.run.recipe, self.run.environment, c.settings, c.dataset, self.run.metrics)
+
+    @property
+    def breakdown(self):
+        from ..report.breakdown import break_down
+        return None if self.top is None else break_down(self.ranks, self.top, self.sessions, np.zeros(10**6))
+
+
+def evaluate(
+    what: Run | Baseline | str | os.PathLike,
+    data: SessionDataset | str | os.PathLike | None = None,
+    ks: Iterable[int] | None = None,
+    *,
+    split: str = "test",
+    ties: str | None = None,
+    keep_lists: bool = False,
+    label: str | None = None,
+) -> Result:
+    """Measure a run or a baseline as the dataset's protocol says, with a progress bar on stderr.
+
+    Args:
+        what: a run, its path or a checkpoint's path, or one of `baselines(data)`.
+        data: a dataset, its folder or "sample"; None for the one that the run was trained on.
+        ks: the cut-offs; None for the protocol's.
+        split: "test", or "valid" for the validation sessions of the run.
+        ties: the rank of a target among items of equal score: "mean" (None), "optimistic" or "pessimistic".
+        keep_lists: whether to keep the best items of each sample, which `report` shows.
+        label: of the progress bar.
+
+    Raises:
+        InputError: no such run, it does not fit the data, or it has no such split.
+        WorkFailed: a score is not finite: the model has diverged.
+    """
+    if hasattr(what, "scores"):
+        if data is None:
+            raise InputError(f"{what.name}: a baseline needs the dataset to be measured on")
+        dataset = data if isinstance(data, SessionDataset) else load_dataset(data)
+        name, scorer, sessions, run = what.name, BaselineScorer(what), _part(dataset, split, 0.0, what.name), None
+    else:
+        run = what if isinstance(what, Run) else Run(what)
+        dataset, checkpoint = run.load_dataset(data), run.checkpoint()
+        sessions = _part(dataset, split, checkpoint.settings.valid_fraction, run.name)
+        name, scorer = run.name, ModelScorer(run.model(), checkpoint.settings)
+    protocol = protocol_of(dataset)
+    with progress_bar(label or name, protocol.n_measured(sessions)) as bar:
+        try:
+            found = protocol.measure(scorer, sessions, ks or protocol.ks, ties or protocol.ties, keep_lists, bar.update)
+        except WorkFailed as error:
+            raise WorkFailed(f"{run.find_checkpoint() if run else name}: {error}") from None
+    return result_of(name, protocol, sessions, found, run, getattr(what, "is_bound", False))
+
+
+def _part(dataset: SessionDataset, split: str, valid_fraction: float, name: str) -> Sessions:
+    if split not in ("test", "valid"):
+        raise InputError(f"split={split}: expected test or valid")
+    sessions = dataset.test if split == "test" else protocol_of(dataset).split(dataset, valid_fraction)[1]
+    if sessions is None:
+        raise InputError(f"{name}: no validation set, as it was trained without one (valid_fraction=0)")
+    return sessions
 
 
 def result_of(
-    name: str,
-    sessions: Sessions,
-    ranks: np.ndarray,
-    ks: Iterable[int],
-    top: np.ndarray | None = None,
-    item_clicks: np.ndarray | None = None,
-    **more: object,
+    name: str, protocol: Protocol, sessions: Sessions, found: Measured, run: Run | None = None, is_bound: bool = False
 ) -> Result:
-    """The metrics, intervals and, of lists, the breakdown of ranks.
+    """The `Result` of what a pass over the samples of these sessions found."""
+    intervals = {}
+    if found.ranks is not None:
+        ks = sorted({int(metric.partition("@")[2]) for metric in found.metrics})
+        intervals = session_intervals(found.ranks, session_labels(sessions), ks)
+    return Result(
+        name, protocol.n_measured(sessions), found.metrics, intervals, None, sessions, found.ranks, found.top, run,
+        is_bound,
+    )  # fmt: skip
 
-    Args:
-        sessions: what was ranked.
-        ranks: (samples,), from 1, in order of the samples' positions.
-        ks: the cut-offs.
-        top: (samples, k) the lists, items by number; with them come the training clicks of each item (n_items,).
-        more: the `Result`'s origin and is_bound.
-    """
-    ks = sorted(set(ks))
-    intervals = session_intervals(ranks, session_labels(sessions), ks)
-    breakdown = None if top is None else break_down(ranks, top, sessions, item_clicks)
-    return Result(name, len(ranks), ranking_metrics(ranks, ks), intervals, None, sessions, ranks, breakdown, **more)
+
+def mean_and_deviation(results: Sequence[Result]) -> list[tuple[str, dict[str, float]]]:
+    """The mean of every metric over results that differ in their seed, and of two or more their standard deviation."""
+    values = np.array([list(result.metrics.values()) for result in results])  # (seeds, metrics)
+    found = {"mean": values.mean(axis=0)}
+    if len(values) > 1:
+        found["standard deviation"] = values.std(axis=0, ddof=1)  # of the runs, not of their mean
+    return [(name, dict(zip(results[0].metrics, row.tolist(), strict=True))) for name, row in found.items()]
 
 
 def session_labels(sessions: Sessions) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .metrics import sample_gains
+from ..protocols.metrics import sample_gains
 
 AT_ONCE = 1 << 21  # sessions drawn at a time, over several repetitions: 16 MB, and as much for each copy of them
 

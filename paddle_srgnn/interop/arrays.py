@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import atomic_file
+from ..files import atomic_file, read_safetensors
 from ..unpickling import load_pickle
 
 WRITABLE = (".safetensors", ".npz")
@@ -50,17 +50,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 np.savez(file, **contiguous)
         else:
             save_file(contiguous, temporary)
-
-
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """As `read_arrays`."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, TypeError, KeyError) as error:  # the last two: a type that numpy lacks
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

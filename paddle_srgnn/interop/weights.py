@@ -12,9 +12,9 @@ from ..config import Settings
 from ..errors import InputError
 from ..files import atomic_folder, sha256
 from ..model import SRGNN
-from ..training.checkpoint import UNKNOWN_DATASET, Checkpoint, Progress, load_model, save_checkpoint
+from ..run import UNKNOWN_DATASET, Progress, Run, RunConfig, describe_environment, write_config
+from ..training.checkpoint import save_checkpoint
 from .peers import EMBEDDING, PEERS, Peer, how_to_make_npz
-from ..run import CONFIG, RunConfig, describe_environment, write_config
 
 GATED = ("gnn.w_ih", "gnn.w_hh", "gnn.b_ih", "gnn.b_hh")  # their last axis: reset gate, input gate, new state
 
@@ -38,7 +38,7 @@ def import_weights(peer: str, file: Path, run: Path, step: int = 1, max_session_
     imported = {"imported": {"from": peer, "file": file.name, "sha256": sha256(file)}}
     config = RunConfig("imported", settings, UNKNOWN_DATASET, describe_environment("cpu", 1) | imported)
     with atomic_folder(run) as temporary:
-        write_config(temporary / CONFIG, config)
+        write_config(temporary, config)
         (temporary / "checkpoints").mkdir()
         save_checkpoint(temporary, ["last"], model, settings, UNKNOWN_DATASET, Progress())
 
@@ -126,7 +126,7 @@ def _gate_turned(its: Peer, key: str, array: np.ndarray) -> np.ndarray:
     return np.concatenate([reset_gate, -input_gate, new_state], axis=-1)
 
 
-def export_weights(peer: str, checkpoint: Checkpoint, file: Path) -> str | None:
+def export_weights(peer: str, run: Run, file: Path) -> str | None:
     """Write a checkpoint's weights as another implementation keeps them, .safetensors or .npz by the suffix.
 
     Returns:
@@ -139,12 +139,13 @@ def export_weights(peer: str, checkpoint: Checkpoint, file: Path) -> str | None:
     its = PEERS[peer]
     if file.exists():
         raise InputError(f"--out {file} exists already: choose another name")
-    switches = checkpoint.settings.model_switches()
+    checkpoint = run.checkpoint()
+    switches = checkpoint.settings.scoring_switches()
     trained_with_item_zero = switches.pop("score_item_zero", True)
     if switches:
         named = ", ".join(f"{key}={value}" for key, value in switches.items())
         raise InputError(f"{checkpoint.folder}: trained with {named}, which {peer} cannot compute")
-    weights = {key: tensor.numpy() for key, tensor in load_model(checkpoint).state_dict().items()}
+    weights = {key: tensor.numpy() for key, tensor in run.model().state_dict().items()}
     write_arrays(file, to_theirs(its, weights))
     if trained_with_item_zero == its.score_item_zero:
         return None

@@ -22,12 +22,11 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError, WorkFailed
 from ..files import atomic_folder, sha256
-from ..model import SRGNN
+from ..protocols import PROTOCOLS
+from ..run import ITEMS, MODEL, Run
 from ..runtime import import_paddle
-from ..training.checkpoint import MODEL, Checkpoint, find_checkpoint, load_model, read_checkpoint
-from ..run import ITEMS
 from .padded import Ranker, SessionEncoder
-from .verification import inner_product, latency, load_onnx, load_paddle, trial_sessions, verify
+from .verification import Original, inner_product, latency, load_onnx, load_paddle, trial_sessions, verify
 
 paddle = import_paddle()
 
@@ -57,28 +56,26 @@ def export_run(run: str | os.PathLike, out: str | os.PathLike, kind: str, k: int
     """
     if kind == "onnx":
         check_packages()
-    checkpoint = read_checkpoint(find_checkpoint(run))
+    run = Run(run)
+    checkpoint = run.checkpoint()
     if kind != "vectors" and not 1 <= k < checkpoint.n_items:
-        raise InputError(f"k={k}: {run} has {checkpoint.n_items - 1} items; list from 1 to as many")
-    items = checkpoint.folder.parents[1] / ITEMS
-    if not items.is_file():
-        raise InputError(f"{items}: missing, without it nobody knows which item a number is; give a whole run's folder")
-    model = load_model(checkpoint)
-    trial = trial_sessions(checkpoint)
-    length = checkpoint.settings.max_session_length
-    manifest = {"format": kind} | _origin(checkpoint)
+        raise InputError(f"k={k}: {run.name} has {checkpoint.n_items - 1} items; list from 1 to as many")
+    run.items()  # what a number means must be known
+    cosine = PROTOCOLS[checkpoint.dataset["protocol"]].cosine
+    original = Original(run.model(), checkpoint.settings.max_session_length, cosine)
+    trial = trial_sessions(run)
+    manifest = {"format": kind, "similarity": "cosine" if cosine else "inner product"} | _origin(run)
     with atomic_folder(out, replace) as folder:
-        shutil.copyfile(items, folder / ITEMS)
+        shutil.copyfile(run.folder / ITEMS, folder / ITEMS)
         if kind == "vectors":
-            vectors = save_vectors(model, folder)
+            vectors = save_vectors(original, folder)
             manifest["items"] = {"file": VECTORS, "dtype": str(vectors.dtype), "shape": list(vectors.shape)}
-            ranker = inner_product(model, vectors, length, min(k, len(vectors)))
-            manifest["verified"] = verify(model, trial, length, ranker)
+            manifest["verified"] = verify(original, trial, inner_product(original, vectors, min(k, len(vectors))))
         else:
             save, load = (save_paddle, load_paddle) if kind == "paddle" else (save_onnx, load_onnx)
-            manifest |= {"k": k, "models": save(model, folder, length, k)}
+            manifest |= {"k": k, "models": save(original, folder, k)}
             ranker = load(folder, "ranker")
-            manifest["verified"] = verify(model, trial, length, ranker, load(folder, "encoder"))
+            manifest["verified"] = verify(original, trial, ranker, load(folder, "encoder"))
             manifest["latency"] = latency(ranker, trial)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
@@ -94,10 +91,11 @@ def check_packages() -> None:
         try:
             __import__(name)
         except ImportError as error:
-            raise InputError(f'--format onnx needs {name} ({error}): pip install -e ".[onnx]"') from None
+            raise InputError(f'format onnx needs {name} ({error}): pip install "paddle-srgnn[onnx]"') from None
 
 
-def _origin(checkpoint: Checkpoint) -> dict:
+def _origin(run: Run) -> dict:
+    checkpoint = run.checkpoint()
     versions = {"paddle-srgnn": __version__}
     for package in ("paddlepaddle", "paddlepaddle-gpu", *PACKAGES):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -108,15 +106,15 @@ def _origin(checkpoint: Checkpoint) -> dict:
         "dataset": {key: checkpoint.dataset[key] for key in ("name", "hash")},
         "n_items": checkpoint.n_items,
         "max_session_length": checkpoint.settings.max_session_length,
-        "model": checkpoint.settings.model_config(checkpoint.n_items),
+        "model": vars(checkpoint.settings.model_config(checkpoint.n_items)),
         "versions": versions,
     }
 
 
-def save_paddle(model: SRGNN, folder: Path, max_session_length: int, k: int) -> dict[str, dict]:
+def save_paddle(original: Original, folder: Path, k: int) -> dict[str, dict]:
     """Write encoder.json, .pdiparams and ranker.json, .pdiparams; returns their description for the manifest."""
-    width = model.embedding_size
-    encoder = SessionEncoder(model, max_session_length)
+    width = original.model.embedding_size
+    encoder = SessionEncoder(original.model, original.max_session_length, original.cosine)
     layers = {"encoder": encoder, "ranker": Ranker(encoder, k)}
     outputs = {
         "encoder": [{"name": "user_vectors", "dtype": "float32", "shape": ["B", width]}],
@@ -137,13 +135,13 @@ def save_paddle(model: SRGNN, folder: Path, max_session_length: int, k: int) -> 
     return models
 
 
-def save_onnx(model: SRGNN, folder: Path, max_session_length: int, k: int) -> dict[str, dict]:
+def save_onnx(original: Original, folder: Path, k: int) -> dict[str, dict]:
     """Write encoder.onnx and ranker.onnx, see `save_paddle`."""
     import onnx
     import paddle2onnx
 
     with tempfile.TemporaryDirectory() as paddle_folder:
-        models = save_paddle(model, Path(paddle_folder), max_session_length, k)
+        models = save_paddle(original, Path(paddle_folder), k)
         for name, description in models.items():
             program, weights = (str(Path(paddle_folder) / file) for file in description["files"])
             with _stdout_to_stderr():
@@ -186,7 +184,7 @@ def _stdout_to_stderr() -> Iterator[None]:
         os.close(stdout)
 
 
-def save_vectors(model: SRGNN, folder: Path) -> np.ndarray:
+def save_vectors(original: Original, folder: Path) -> np.ndarray:
     """Write the vectors of the items 1, 2, ... (n_items-1, d) float32; returns them as read back."""
-    np.save(folder / VECTORS, model.output_items().numpy()[1:], allow_pickle=False)
+    np.save(folder / VECTORS, original.table, allow_pickle=False)
     return np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)

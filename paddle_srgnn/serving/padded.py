@@ -18,12 +18,14 @@ class SessionEncoder(nn.Layer):
     Args:
         model: gives the weights.
         max_session_length: how many of a session's most recent clicks are read.
+        cosine: whether the session vectors get length 1, so that their products with unit item vectors are cosines.
     """
 
-    def __init__(self, model: SRGNN, max_session_length: int):
+    def __init__(self, model: SRGNN, max_session_length: int, cosine: bool = False):
         super().__init__()
         self.model = model
         self.max_session_length = max_session_length
+        self.cosine = cosine
         with paddle.no_grad():
             vectors = model.output_items()[1:]  # padding is never looked up and never a candidate
         self.items = nn.Embedding(*vectors.shape)
@@ -43,12 +45,14 @@ class SessionEncoder(nn.Layer):
             number = _counted(clicks)
             from_end = number[:, -1:] - number  # (B, W), 0 for the last click
             hidden = hidden + model.pos_emb(_at_most(from_end, model.positions - 1))
-        hidden = self._unit(hidden)
+        hidden = _unit(hidden) if model.cosine_scale else hidden
         ht = hidden[:, -1]  # (B, d)
         energy = F.sigmoid(model.linear_one(ht).unsqueeze(1) + model.linear_two(hidden))  # (B, W, d)
         alpha = model.linear_three(energy) * is_click.astype("float32").unsqueeze(2)  # (B, W, 1)
         user_emb = model.linear_transform(paddle.concat([(alpha * hidden).sum(1), ht], axis=1))  # (B, d)
-        return self._unit(user_emb) * model.cosine_scale if model.cosine_scale else user_emb
+        if self.cosine:
+            return _unit(user_emb)
+        return _unit(user_emb) * model.cosine_scale if model.cosine_scale else user_emb
 
     def recent_clicks(self, item_seq: paddle.Tensor) -> paddle.Tensor:
         """The most recent clicks, right-aligned after one column or more of zeros: (B, L) gives (B, W), W >= 2."""
@@ -76,12 +80,6 @@ class SessionEncoder(nn.Layer):
         nothing = paddle.zeros_like(incoming[:, :, :1])  # the last click is no source, the first column no target
         return paddle.concat([_row_shares(incoming), nothing, nothing, _row_shares(outgoing)], axis=2)
 
-    def _unit(self, vectors: paddle.Tensor) -> paddle.Tensor:
-        """`losses.unit_rows` of vectors (..., d) with `cosine_scale`, else the vectors."""
-        if not self.model.cosine_scale:
-            return vectors
-        return vectors / _at_least(paddle.sqrt((vectors * vectors).sum(-1, keepdim=True)), 1e-12)
-
 
 class Ranker(nn.Layer):
     """The k best next items: item_seq (B, L) gives item numbers (B, k) int64, never 0, and their scores (B, k).
@@ -92,11 +90,22 @@ class Ranker(nn.Layer):
     def __init__(self, encoder: SessionEncoder, k: int):
         super().__init__()
         self.encoder, self.k = encoder, k
+        if encoder.cosine:
+            lengths = paddle.linalg.norm(encoder.items.weight, axis=1)  # (n_items-1,)
+            self.per_length = self.create_parameter(lengths.shape)
+            self.per_length.set_value(1 / paddle.clip(lengths, 1e-12))
 
     def forward(self, item_seq: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         scores = paddle.matmul(self.encoder(item_seq), self.encoder.items.weight, transpose_y=True)  # (B, n_items-1)
+        if self.encoder.cosine:
+            scores = scores * self.per_length
         best, index = paddle.topk(scores, self.k, axis=1)
         return index + 1, best
+
+
+def _unit(vectors: paddle.Tensor) -> paddle.Tensor:
+    """`kernels.unit_rows` of vectors (..., d)."""
+    return vectors / _at_least(paddle.sqrt((vectors * vectors).sum(-1, keepdim=True)), 1e-12)
 
 
 def _counted(matrix: paddle.Tensor) -> paddle.Tensor:

@@ -10,12 +10,12 @@ from numbers import Integral
 
 import numpy as np
 
-from ..datasets.sessions import read_items
 from ..errors import InputError
-from ..graph import PackedGraph, packed_graph
+from ..kernels import unit_rows
 from ..model import SRGNN
+from ..protocols import PROTOCOLS
+from ..run import Run
 from ..runtime import import_paddle
-from ..training.checkpoint import find_checkpoint, load_model, read_checkpoint
 from .search import Exact, Excluded, Hnsw
 
 paddle = import_paddle()
@@ -23,6 +23,7 @@ paddle = import_paddle()
 BATCH = 512  # sessions encoded at once
 INDEXES = {"exact": Exact, "hnsw": Hnsw}
 POPULAR = "popular"
+NONE = np.zeros(0, dtype=np.int64)
 
 Id = str | int
 
@@ -45,7 +46,7 @@ class Recommendation:
 
 
 class Recommender:
-    """Recommends the next items of sessions.
+    """Recommends the next items of sessions, as evaluation ranks them.
 
     Unknown items are taken out of a session first, then it is cut to the `max_session_length` most recent clicks.
 
@@ -55,6 +56,7 @@ class Recommender:
         item_clicks: (n_items,) training clicks of each item.
         max_session_length: how many of a session's most recent clicks are read.
         index: "exact", or "hnsw" for faiss's approximate search.
+        cosine: whether items are ordered by cosine, as the course's protocol measures, and not by inner product.
 
     Raises:
         InputError: an unknown index, or faiss is not installed.
@@ -67,10 +69,11 @@ class Recommender:
         item_clicks: np.ndarray,
         max_session_length: int,
         index: str = "exact",
+        cosine: bool = False,
     ):
         if index not in INDEXES:
             raise InputError(f"unknown index {index!r}: expected one of {', '.join(INDEXES)}")
-        self.model = model
+        self.model, self.cosine = model, cosine
         self.item_ids = np.array(item_ids, dtype=object)  # (n_items,)
         self.max_session_length = max_session_length
         self._number = {raw: number for number, raw in enumerate(item_ids) if number}
@@ -78,75 +81,76 @@ class Recommender:
         self._clicks = item_clicks
         model.eval()
         with paddle.no_grad():
-            self._table = model.output_items()[1:]  # (V, d), without the padding
+            table = unit_rows(model.item_emb.weight) if cosine else model.output_items()
+            self._table = table[1:]  # (V, d), without the padding
         self._exact = Exact(self._table)
         self._index = self._exact if index == "exact" else Hnsw(self._table)
 
     @classmethod
-    def load(cls, run: str | os.PathLike, index: str = "exact") -> Recommender:
+    def load(cls, run: Run | str | os.PathLike, index: str = "exact") -> Recommender:
         """The recommender of a run's reported checkpoint, or of a checkpoint in a run's folder.
 
         Args:
-            run: the folder; its dataset is not needed.
+            run: the run or its folder; its dataset is not needed.
             index: "exact" or "hnsw".
 
         Raises:
             InputError: there is no checkpoint, it is damaged, or the run has no items.csv.
         """
-        checkpoint = read_checkpoint(find_checkpoint(run))
-        items = checkpoint.folder.resolve().parents[1] / "items.csv"
-        if not items.is_file():
-            raise InputError(
-                f"{items}: missing, and only it says which raw id each item number stands for (imported weights have "
-                "none); copy the items.csv of the dataset the weights were trained on there"
-            )
-        item_ids, item_clicks = read_items(items)
-        if len(item_ids) != checkpoint.n_items:
-            raise InputError(
-                f"{items}: {len(item_ids) - 1} items, the checkpoint has {checkpoint.n_items - 1}; "
-                "copy the items.csv of the dataset it was trained on there"
-            )
-        return cls(load_model(checkpoint), item_ids, item_clicks, checkpoint.settings.max_session_length, index)
+        run = run if isinstance(run, Run) else Run(run)
+        item_ids, item_clicks = run.items()
+        checkpoint = run.checkpoint()
+        cosine = PROTOCOLS[checkpoint.dataset["protocol"]].cosine
+        return cls(run.model(), item_ids, item_clicks, checkpoint.settings.max_session_length, index, cosine)
 
-    def recommend(
-        self,
-        sessions: Sequence[Id] | Sequence[Sequence[Id]],
-        k: int = 20,
-        exclude_seen: bool = False,
-        strict: bool = False,
-    ) -> Recommendation | list[Recommendation]:
-        """The k best next items of one session or of many.
+    def recommend(self, session: Sequence[Id], k: int = 20, **how) -> Recommendation:
+        """The k best next items of one session.
 
         One and many agree up to rounding (about 1e-6 of a score), which can exchange items whose scores are as close.
 
         Args:
-            sessions: one session, raw item ids, oldest first, or a list of such; an integer is the id it spells. An
-                empty list is no session; an empty session is `[[]]`.
-            k: how many; a smaller catalogue gives all its items.
-            exclude_seen: leave out every item of the session, those cut off by `max_session_length` too.
-            strict: refuse a session without a known item instead of giving the popular items for it.
-
-        Returns:
-            A `Recommendation`, or a list of them for many.
+            session: raw item ids, oldest first; an integer is the id it spells. It may be empty.
+            k, how: as `recommend_many`.
 
         Raises:
-            InputError: k is below 1, an item is neither a string nor an integer, or `strict` refuses a session.
+            InputError: as `recommend_many`.
+        """
+        return self.recommend_many([session], k, **how)[0]
+
+    def recommend_many(
+        self,
+        sessions: Sequence[Sequence[Id]],
+        k: int = 20,
+        *,
+        exclude: Iterable[Id] = (),
+        exclude_seen: bool = False,
+        strict: bool = False,
+    ) -> list[Recommendation]:
+        """The k best next items of each session.
+
+        Args:
+            sessions: as `recommend` has one.
+            k: how many; a smaller catalogue gives all its items.
+            exclude: raw ids that are never recommended; unknown ones are ignored.
+            exclude_seen: leave out every item of the session, those cut off by `max_session_length` too.
+            strict: refuse a session without a known item instead of recommending the popular items.
+
+        Raises:
+            InputError: k is below 1, a session is no list of strings or integers, or `strict` refuses a session.
             WorkFailed: a score is not finite.
         """
         _check_k(k)
-        one = len(sessions) > 0 and (isinstance(sessions, str) or _is_id(sessions[0]))
+        banned = self._known(exclude)[0]
         found = []
-        for clicks, unknown in map(self._known, [sessions] if one else sessions):
+        for number, (clicks, unknown) in enumerate(map(self._known, sessions)):
             if strict and not len(clicks):
-                which = "the session" if one else f"session {len(found)}"
-                raise InputError(f"{which}: none of its {unknown} items is known to the run")
+                raise InputError(f"session {number}: none of its {unknown} items is known to the run")
             found.append((clicks, unknown))
-        results = [
+        return [
             result
             for first in range(0, len(found), BATCH)
-            for result in self._batch(found[first : first + BATCH], k, exclude_seen)
+            for result in self._batch(found[first : first + BATCH], k, exclude_seen, banned)
         ]
-        return results[0] if one else results
 
     def similar_items(self, item: Id, k: int = 20) -> Recommendation:
         """The k items whose vectors have the highest cosine with an item's, best first, without the item itself.
@@ -168,7 +172,7 @@ class Recommender:
         clicks = [known for known, _ in map(self._known, sessions) if len(known)]
         hits = total = 0
         for first in range(0, len(clicks), BATCH):
-            user_emb, excluded = self._encode(clicks[first : first + BATCH], exclude_seen)
+            user_emb, excluded = self._encode(clicks[first : first + BATCH], exclude_seen, NONE)
             answers = [index.search(user_emb, k, excluded) for index in (self._exact, self._index)]
             exact, own = ([set(c[np.isfinite(v)]) for c, v in zip(*answer, strict=True)] for answer in answers)
             hits += sum(len(a & b) for a, b in zip(exact, own, strict=True))
@@ -189,13 +193,15 @@ class Recommender:
         clicks = np.array([number for number in numbers if number], dtype=np.int64)
         return clicks, len(numbers) - len(clicks)
 
-    def _batch(self, found: list[tuple[np.ndarray, int]], k: int, exclude_seen: bool) -> list[Recommendation]:
+    def _batch(
+        self, found: list[tuple[np.ndarray, int]], k: int, exclude_seen: bool, banned: np.ndarray
+    ) -> list[Recommendation]:
         """The recommendations for sessions as `_known` gives them."""
         known = [clicks for clicks, _ in found if len(clicks)]
         if known:
-            user_emb, excluded = self._encode(known, exclude_seen)
+            user_emb, excluded = self._encode(known, exclude_seen, banned)
             answers = zip(*self._index.search(user_emb, k, excluded), strict=True)
-        popular = self._by_clicks[:k]
+        popular = self._by_clicks[~np.isin(self._by_clicks, banned)][:k]
         by_clicks = tuple(self.item_ids[popular]), tuple(self._clicks[popular].astype(float).tolist())
         return [
             Recommendation(*self._answer(*next(answers)), unknown)
@@ -204,15 +210,16 @@ class Recommender:
             for clicks, unknown in found
         ]
 
-    def _encode(self, known: list[np.ndarray], exclude_seen: bool) -> tuple[paddle.Tensor, Excluded]:
+    def _encode(
+        self, known: list[np.ndarray], exclude_seen: bool, banned: np.ndarray
+    ) -> tuple[paddle.Tensor, Excluded]:
         """The session vectors (b, d), and what must not be found for them."""
-        read = [clicks[-self.max_session_length :] for clicks in known]
-        graph = packed_graph(np.concatenate(read), np.array([len(clicks) for clicks in read]))
         with paddle.no_grad():
-            user_emb = self.model.encode(PackedGraph(*map(paddle.to_tensor, graph)))  # (b, d)
-        seen = known if exclude_seen else []
-        rows = np.repeat(np.arange(len(seen)), [len(clicks) for clicks in seen])
-        return user_emb, Excluded(rows, np.concatenate([*seen, np.zeros(0, dtype=np.int64)]) - 1)
+            user_emb = self.model.encode_sessions(known, self.max_session_length)  # (b, d)
+            user_emb = unit_rows(user_emb) if self.cosine else user_emb
+        left_out = [np.concatenate([banned, clicks]) if exclude_seen else banned for clicks in known]
+        rows = np.repeat(np.arange(len(known)), [len(items) for items in left_out])
+        return user_emb, Excluded(rows, np.concatenate(left_out) - 1)
 
     def _answer(self, columns: np.ndarray, values: np.ndarray) -> tuple[tuple[str, ...], tuple[float, ...]]:
         left = np.isfinite(values)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError, WorkFailed
-from ..evaluation.metrics import top_k
+from ..protocols.metrics import top_k
 from ..kernels import in_row_blocks, memory_of
 from ..runtime import import_paddle, thread_count
 

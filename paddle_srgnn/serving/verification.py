@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..datasets import load_dataset
 from ..datasets.sessions import Sessions
 from ..errors import InputError, WorkFailed
-from ..graph import PackedGraph, packed_graph
+from ..kernels import unit_rows
 from ..model import SRGNN
+from ..run import Run
 from ..runtime import import_paddle
-from ..training.checkpoint import Checkpoint, check_fits, own_data
 
 paddle = import_paddle()
 
@@ -72,12 +71,34 @@ def load_onnx(folder: Path, name: str) -> Predict:
     return lambda item_seq: session.run(None, {session.get_inputs()[0].name: item_seq})
 
 
-def inner_product(model: SRGNN, vectors: np.ndarray, max_session_length: int, k: int) -> Predict:
+class Original:
+    """The checkpoint's own way to session vectors and scores, which training and evaluation take.
+
+    Args:
+        model: the checkpoint's.
+        max_session_length: how many of a session's most recent clicks are read.
+        cosine: whether scores are cosines; both kinds of vectors then have length 1.
+    """
+
+    def __init__(self, model: SRGNN, max_session_length: int, cosine: bool):
+        self.model, self.max_session_length, self.cosine = model, max_session_length, cosine
+        with paddle.no_grad():
+            table = unit_rows(model.item_emb.weight) if cosine else model.output_items()
+            self.table = table.numpy()[1:]  # (n_items-1, d)
+
+    def encode(self, sessions: list[np.ndarray]) -> np.ndarray:
+        """The session vectors (B, d)."""
+        with paddle.no_grad():
+            vectors = self.model.encode_sessions(sessions, self.max_session_length)
+            return (unit_rows(vectors) if self.cosine else vectors).numpy()
+
+
+def inner_product(original: Original, vectors: np.ndarray, k: int) -> Predict:
     """What an exact index does: the k vectors with the largest products with the checkpoint's session vectors."""
 
     def predict(item_seq: np.ndarray) -> list[np.ndarray]:
         sessions = [row[row != 0] for row in item_seq]
-        scores = encode(model, sessions, max_session_length) @ vectors.T  # (B, n_items-1)
+        scores = original.encode(sessions) @ vectors.T  # (B, n_items-1)
         best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
         order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
         best = np.take_along_axis(best, order, 1)
@@ -86,14 +107,13 @@ def inner_product(model: SRGNN, vectors: np.ndarray, max_session_length: int, k:
     return predict
 
 
-def trial_sessions(checkpoint: Checkpoint) -> Trial:
+def trial_sessions(run: Run) -> Trial:
     """Inputs from the test sessions of the run's dataset; where it cannot be loaded, random ones over its items."""
-    longest = checkpoint.settings.max_session_length + 5
+    longest = run.settings.max_session_length + 5
     try:
-        dataset = load_dataset(own_data(checkpoint))
-        check_fits(checkpoint, dataset)
+        dataset = run.load_dataset()
     except (InputError, OSError) as error:
-        sessions = _random_sessions(checkpoint.n_items, longest)
+        sessions = _random_sessions(run.checkpoint().n_items, longest)
         return Trial(f"random sessions, for the run's dataset cannot be read ({error})", sessions, sessions[:TIMED])
     checked = _one_of_each_length_first(dataset.test, CHECKED)
     checked.append(np.resize(dataset.test.items, longest).astype(np.int64))  # clicks of several sessions in a row
@@ -133,21 +153,11 @@ def pad(sessions: list[np.ndarray]) -> np.ndarray:
     return item_seq
 
 
-def encode(model: SRGNN, sessions: list[np.ndarray], max_session_length: int) -> np.ndarray:
-    """The checkpoint's session vectors (B, d), by the way that training and evaluation take."""
-    recent = [session[-max_session_length:] for session in sessions]
-    graph = packed_graph(np.concatenate(recent), np.array(list(map(len, recent))))
-    with paddle.no_grad():
-        return model.encode(PackedGraph(*map(paddle.to_tensor, graph))).numpy()
-
-
-def verify(
-    model: SRGNN, trial: Trial, max_session_length: int, rank: Predict, encode_exported: Predict | None = None
-) -> dict:
+def verify(original: Original, trial: Trial, rank: Predict, encode_exported: Predict | None = None) -> dict:
     """Compare an export with the model it was made of, in batches of several sizes and lengths.
 
     Args:
-        model: the checkpoint's.
+        original: what it was made of.
         rank: gives item numbers (B, k) and scores (B, k), the best first.
         encode_exported: gives session vectors (B, d); None for an export that has none.
 
@@ -158,18 +168,17 @@ def verify(
         WorkFailed: a difference is above TOLERANCE times the largest value, a list is not the best k, or the
             checkpoint's own scores are not finite.
     """
-    table = model.output_items().numpy()[1:]  # (n_items-1, d)
     pairs = {"user_vectors": [], "scores": [], "lists": []}
     for sessions in _batches(trial.checked):
         item_seq = pad(sessions)
-        vectors = encode(model, sessions, max_session_length)
-        scores = vectors @ table.T  # (B, n_items-1)
+        vectors = original.encode(sessions)
+        scores = vectors @ original.table.T  # (B, n_items-1)
         if not np.isfinite(scores).all():
             raise WorkFailed("the checkpoint's scores are not finite: the model has diverged; nothing was written")
         if encode_exported is not None:
             pairs["user_vectors"].append((encode_exported(item_seq)[0], vectors))
         numbers, listed_scores = rank(item_seq)
-        if not _are_items(numbers, model.n_items):
+        if not _are_items(numbers, original.model.n_items):
             raise WorkFailed("the export lists an item twice, or none that there is; nothing was written")
         k = numbers.shape[1]
         own_scores = np.take_along_axis(scores, numbers - 1, 1)  # (B, k), the checkpoint's, of the items listed

@@ -1,10 +1,4 @@
-"""Checkpoints: safetensors and JSON, whole or absent, never unpickled; and the folder of a run around them.
-
-    RUN/checkpoints/step-00001405/model.safetensors     the weights to use, under the reference's keys
-                                  training.safetensors  the optimiser's state, under the parameters' names, and
-                                                        the weights trained where those to use are their average
-                                  state.json            progress, settings, dataset, hashes of the other two
-    RUN/checkpoints/last, best                          one line naming the checkpoint folder
+"""Checkpoints of a training: safetensors and JSON, whole or absent; `run` says what lies where.
 
 A folder is complete and on disk before a name points to it, so a reader never meets a half-written checkpoint.
 """
@@ -14,52 +8,24 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import logging
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
-from ..interop.arrays import read_safetensors
-from ..config import Settings, make_settings
-from ..datasets.sessions import SessionDataset, read_items
-from ..errors import InputError, WorkFailed
-from ..files import atomic_file, atomic_folder, sha256
+from ..config import Settings
+from ..errors import WorkFailed
+from ..files import atomic_file, atomic_folder, read_safetensors, sha256
 from ..model import SRGNN
+from ..run import FORMAT, MODEL, STATE, TRAINING, Checkpoint, Progress
 from ..runtime import import_paddle
 
 paddle = import_paddle()
-logger = logging.getLogger(__name__)
 
-FORMAT = 1
-MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 WEIGHT = "weight"  # beside the names of Adam's own state in TRAINING
-UNKNOWN_DATASET = {"name": "unknown", "path": None, "hash": None}
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a training stands: everything but the tensors that the next step depends on, and what has been measured."""
-
-    epoch: int = 1  # the epoch under way, from 1
-    steps_in_epoch: int = 0  # of them done
-    step: int = 0  # steps done in all
-    loss_sum: float = 0.0  # over the samples seen in this epoch
-    seconds: float = 0.0  # spent training in this epoch
-    history: list[dict] = dataclasses.field(default_factory=list)  # the rows of metrics.csv
-    best_epoch: int = 0  # on validation
-    best_value: float = -1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint's state.json, read and checked."""
-
-    folder: Path
-    settings: Settings
-    n_items: int
-    dataset: dict  # name, path and hash of what it was trained on; UNKNOWN_DATASET of imported weights
-    progress: Progress
+NAME = re.compile(r"step-\d{8}(-\d+)?")  # of a checkpoint's folder
 
 
 def save_checkpoint(
@@ -82,8 +48,6 @@ def save_checkpoint(
     Raises:
         WorkFailed: a weight is not finite; the names stay where they were.
     """
-    from safetensors.numpy import save_file
-
     weights = {name: parameter.numpy() for name, parameter in model.state_dict().items()}
     for name, weight in weights.items():
         if not np.isfinite(weight).all():
@@ -116,128 +80,17 @@ def _free_folder(folder: Path, step: int) -> Path:
 
 
 def _remove_unnamed(folder: Path) -> None:
-    """Remove the checkpoints that no name points to."""
+    """Remove the checkpoints that no name points to; other folders are somebody else's."""
     names = [folder / name for name in ("last", "best")]
     kept = {name.read_text(encoding="utf-8").strip() for name in names if name.exists()}
     for path in folder.iterdir():
-        if path.is_dir() and path.name not in kept:
+        if path.is_dir() and NAME.fullmatch(path.name) and path.name not in kept:
             shutil.rmtree(path)
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a path stands for: itself, or of a run `best` where validation chose it, else `last`.
-
-    Raises:
-        InputError: there is none.
-    """
-    path = Path(path)
-    if (path / STATE).is_file():
-        return path
-    for name in ("best", "last"):
-        pointer = path / "checkpoints" / name
-        if pointer.is_file():
-            return _pointed(pointer)
-    if not path.exists():
-        raise InputError(f"{path}: no such run or checkpoint")
-    raise InputError(f"{path}: no checkpoint here: expected {STATE}, or the folder of a run that has saved one")
-
-
-def _pointed(pointer: Path) -> Path:
-    folder = pointer.parent / pointer.read_text(encoding="utf-8", errors="replace").strip()
-    if folder.parent != pointer.parent or not (folder / STATE).is_file():
-        raise InputError(
-            f"{pointer}: names {folder.name!r}, which is no checkpoint beside it; give a checkpoint's path"
-        )
-    return folder
-
-
-def last_checkpoint(run: Path) -> Path | None:
-    """The checkpoint that a run goes on from; None where it was stopped before its first.
-
-    Raises:
-        InputError: `last` names no checkpoint.
-    """
-    pointer = run / "checkpoints" / "last"
-    return _pointed(pointer) if pointer.is_file() else None
-
-
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint's state and check its files against their hashes.
-
-    Raises:
-        InputError: a file is missing, truncated or altered, or of another format version.
-    """
-    path = folder / STATE
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        version = state["format"]
-        if version != FORMAT:
-            raise InputError(f"{path}: format version {version}, this release reads {FORMAT}")
-        for name, digest in state["files"].items():
-            if sha256(folder / name) != digest:
-                raise InputError(f"{folder / name}: truncated or altered, its SHA-256 is not the one in {STATE}")
-        settings, progress = make_settings(state["settings"], str(path)), Progress(**state["progress"])
-        return Checkpoint(folder, settings, state["n_items"], state["dataset"], progress)
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: missing, the checkpoint is not complete") from None
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a checkpoint's state ({type(error).__name__}: {error})") from None
-
-
-def load_model(checkpoint: Checkpoint) -> SRGNN:
-    """The model with the weights to use."""
-    model = SRGNN(checkpoint.settings.model_config(checkpoint.n_items))
-    _set_weights(model, checkpoint.folder / MODEL)
-    model.eval()
-    return model
-
-
-def own_data(checkpoint: Checkpoint) -> str:
-    """What `--data` has to name for the dataset that a checkpoint was trained on.
-
-    Raises:
-        InputError: the weights were imported, and nobody knows their dataset.
-    """
-    if checkpoint.dataset["path"] is None:
-        raise InputError(
-            f"{checkpoint.folder}: imported weights, whose dataset is unknown; name with --data one that numbers its "
-            f"{checkpoint.n_items - 1} items as they were numbered in training"
-        )
-    return checkpoint.dataset["path"]
-
-
-def check_fits(checkpoint: Checkpoint, dataset: SessionDataset) -> None:
-    """See that a checkpoint and a dataset number the same items alike.
-
-    Of imported weights only the number of items is known; a warning says that their order is taken on trust.
-
-    Raises:
-        InputError: they do not; the message says where they part.
-    """
-    if checkpoint.dataset["hash"] == dataset.hash:
-        return
-    found = f"{checkpoint.folder}: of {checkpoint.dataset['name']}, does not fit {dataset.name}"
-    if checkpoint.n_items != dataset.n_items:
-        raise InputError(f"{found}: {checkpoint.n_items} items against {dataset.n_items}, padding included")
-    if checkpoint.dataset == UNKNOWN_DATASET:
-        logger.warning(
-            "%s: imported weights, whose dataset is unknown; their items are taken to be numbered as in %s",
-            checkpoint.folder, dataset.name,
-        )  # fmt: skip
-        return
-    items = checkpoint.folder.parents[1] / "items.csv"
-    if not items.is_file():
-        raise InputError(f"{found}: the hashes differ, and without the run's items.csv the items cannot be compared")
-    for number, (own, other) in enumerate(zip(read_items(items)[0], dataset.item_ids, strict=True)):
-        if own != other:
-            raise InputError(f"{found}: item {number} is {own!r} there and {other!r} here; preprocess the data alike")
 
 
 def restore(checkpoint: Checkpoint, model: SRGNN, trained: SRGNN, adam: paddle.optimizer.Adam) -> None:
     """Put a checkpoint's weights and optimiser's state into what `save_checkpoint` took them from."""
-    _set_weights(model, checkpoint.folder / MODEL)
+    model.load_weights(checkpoint.folder / MODEL)
     arrays = read_safetensors(checkpoint.folder / TRAINING)
     own = dict(trained.named_parameters())
     state = {}
@@ -263,14 +116,3 @@ def _training_arrays(model: SRGNN, trained: SRGNN, adam: paddle.optimizer.Adam) 
         if trained is not model:
             arrays[f"{name}/{WEIGHT}"] = parameter.numpy()
     return arrays
-
-
-def _set_weights(model: SRGNN, path: Path) -> None:
-    arrays, expected = read_safetensors(path), model.state_dict()
-    found = {key: list(array.shape) for key, array in arrays.items()}
-    wanted = {key: list(tensor.shape) for key, tensor in expected.items()}
-    if found != wanted:
-        keys = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-        differences = "; ".join(f"{key}: found {found.get(key)}, expected {wanted.get(key)}" for key in keys)
-        raise InputError(f"{path}: does not fit its settings: {differences}")
-    model.set_state_dict(arrays)

@@ -11,24 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import Settings, metric_on, parse_metric
-from ..datasets.course import n_cuts, random_cuts
+from ..config import Settings, parse_metric
 from ..datasets.samples import Batch, SampleBatches, epoch_order, sample_batches
 from ..datasets.sessions import SessionDataset, Sessions
 from ..errors import InputError, WorkFailed
-from ..evaluation import course
-from ..evaluation.ranks import Kept, evaluate, progress_bar
+from ..evaluation.ranks import ModelScorer, progress_bar
 from ..files import remove_leftovers, write_csv
-from ..model import SRGNN
 from ..kernels import in_row_blocks
+from ..model import SRGNN
+from ..protocols import protocol_of
+from ..run import METRICS, Checkpoint, Progress, describe_dataset
 from ..runtime import import_paddle, seed_everything
-from .checkpoint import Checkpoint, Progress, find_checkpoint, load_model, read_checkpoint, restore, save_checkpoint
-from ..run import describe_dataset
+from .checkpoint import restore, save_checkpoint
 
 paddle = import_paddle()
 logger = logging.getLogger(__name__)
 
-KS = (5, 10, 20)
 READ_LOSSES_EVERY = 20  # steps; reading a loss makes a GPU wait
 
 
@@ -47,9 +45,12 @@ class Training:
 
     def __init__(self, dataset: SessionDataset, settings: Settings, run: Path, checkpoint: Checkpoint | None = None):
         self.dataset, self.settings, self.run = dataset, settings, run
-        self.train, self.valid = split_validation(dataset, settings)
-        self.n_samples = self.train.n_samples if dataset.protocol == "sessions" else n_cuts(self.train)  # in an epoch
-        self.monitor = metric_on(dataset.protocol, settings.monitor) if settings.patience else ""
+        self.protocol = protocol_of(dataset)
+        self.train, self.valid = self.protocol.split(dataset, settings.valid_fraction)
+        if self.valid is None and settings.patience:
+            raise InputError(f"patience={settings.patience} needs validation: set valid_fraction too, e.g. 0.1")
+        self.n_samples = self.protocol.n_samples(self.train)  # in an epoch
+        self.monitor = self.protocol.metric(settings.monitor) if settings.patience else ""
         seed_everything(settings.seed)
         self.model = SRGNN(settings.model_config(dataset.n_items))
         self.adam = paddle.optimizer.Adam(settings.learning_rate, parameters=self.model.parameters())
@@ -69,7 +70,7 @@ class Training:
 
         Raises:
             WorkFailed: the loss is not finite; the last good checkpoint stays.
-            KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; the message says how to go on.
+            KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written.
         """
         (self.run / "checkpoints").mkdir(exist_ok=True)
         for folder in (self.run, self.run / "checkpoints"):
@@ -77,7 +78,7 @@ class Training:
         write_metrics(self.run, self.progress.history)
         with _Interruption() as interruption:
             try:
-                while not self._is_finished():
+                while not self.progress.is_finished(self.settings):
                     self._train_epoch(interruption)
                     row = self._measure()
                     with interruption.held():
@@ -86,25 +87,14 @@ class Training:
                 with interruption.held():
                     self._save(["last"])
                 where = f"epoch {self.progress.epoch}, step {self.progress.steps_in_epoch} of {self._steps_in_epoch()}"
-                raise KeyboardInterrupt(
-                    f"interrupted in {where}; a checkpoint is written, go on with: "
-                    f"python tools/train.py --out {self.run} --resume"
-                ) from None
-
-    def _is_finished(self) -> bool:
-        settings, progress = self.settings, self.progress
-        waited = progress.epoch - 1 - progress.best_epoch
-        return progress.epoch > settings.epochs or (bool(settings.patience) and waited >= settings.patience)
+                raise KeyboardInterrupt(f"interrupted in {where}; a checkpoint is written in {self.run}") from None
 
     def _steps_in_epoch(self) -> int:
         return -(-self.n_samples // self.settings.batch_size)
 
     def _positions(self, epoch: int) -> np.ndarray:
         """The targets of an epoch's samples in their order, (n_samples,)."""
-        if self.dataset.protocol == "sessions":
-            positions = self.train.sample_positions()
-        else:
-            positions = random_cuts(self.train, self.settings.seed, epoch)
+        positions = self.protocol.positions(self.train, self.settings.seed, epoch)
         return positions[epoch_order(self.n_samples, self.settings.seed, epoch)]
 
     def _train_epoch(self, interruption: _Interruption) -> None:
@@ -138,7 +128,7 @@ class Training:
         self.adam.set_lr(settings.learning_rate_at(step, self._steps_in_epoch()))
         if settings.dropout:  # drawn from the step's number alone, so that a resumed training draws the same
             paddle.seed(int(np.random.default_rng([settings.seed, step]).integers(2**31)))
-        loss = self.model.calculate_loss(self.model.encode(batch.graph), batch.target)
+        loss = self.model.calculate_loss(self.model.encode(batch.graph), batch.target, settings.label_smoothing)
         loss.backward()
         add_l2(self.model.parameters(), settings.weight_decay)
         self.adam.step()
@@ -182,19 +172,17 @@ class Training:
             "samples_per_second": round(self.n_samples / max(progress.seconds, 1e-9), 1),
         }
         if self.valid is not None:
-            ks = default_ks(self.dataset) + (parse_metric(settings.monitor, "monitor")[1],)
-            row |= _prefixed("valid", self._evaluate(self.averaged, self.valid, "valid", ks))
+            k = parse_metric(settings.monitor, "monitor")[1]
+            row |= self._evaluate(self.valid, "valid", (*self.protocol.ks, k))
         if settings.eval_every_epoch:
-            row |= _prefixed("test", self._evaluate(self.averaged, self.dataset.test, "test", default_ks(self.dataset)))
+            row |= self._evaluate(self.dataset.test, "test", self.protocol.ks)
         return row
 
-    def _evaluate(
-        self, model: SRGNN, sessions: Sessions, split: str, ks: tuple[int, ...], kept: Kept | None = None
-    ) -> dict[str, float]:
-        label = f"evaluating {split}"
-        if self.dataset.protocol == "course":
-            return course.evaluate_course(model, sessions, self.settings, ks, label)
-        return evaluate(model, sessions, self.settings, ks, label, kept=kept)
+    def _evaluate(self, sessions: Sessions, split: str, ks: tuple[int, ...]) -> dict[str, float]:
+        with progress_bar(f"evaluating {split}", self.protocol.n_measured(sessions)) as bar:
+            scorer = ModelScorer(self.averaged, self.settings)
+            metrics = self.protocol.measure(scorer, sessions, ks, advance=bar.update).metrics
+        return prefixed(split, metrics)
 
     def _end_epoch(self, row: dict) -> None:
         progress = self.progress
@@ -217,30 +205,6 @@ class Training:
         self._catch_up()
         dataset = describe_dataset(self.dataset)
         save_checkpoint(self.run, names, self.averaged, self.settings, dataset, self.progress, self.model, self.adam)
-
-    def test(self, ks: tuple[int, ...] | None = None, kept: Kept | None = None) -> tuple[int, dict[str, float]]:
-        """Evaluate the run's reported checkpoint on the test set and note the figures in metrics.csv.
-
-        Args:
-            kept: gets the ranks and the best items; not under the course's protocol, which has no ranks.
-
-        Returns:
-            the epoch reported: validation's choice under early stopping, the last one otherwise; and its metrics.
-        """
-        checkpoint = read_checkpoint(find_checkpoint(self.run))
-        epoch = checkpoint.progress.epoch - 1
-        ks = ks or default_ks(self.dataset)
-        metrics = self._evaluate(load_model(checkpoint), self.dataset.test, "test", ks, kept)
-        history = [dict(row) for row in self.progress.history]
-        history[epoch - 1] |= _prefixed("test", metrics)
-        write_metrics(self.run, history)
-        return epoch, metrics
-
-    def validated(self) -> tuple[int, dict[str, float]]:
-        """The epoch that the run reports, as `test` does, and its metrics on validation."""
-        epoch = self.progress.best_epoch or self.progress.epoch - 1
-        row = self.progress.history[epoch - 1]
-        return epoch, {key.removeprefix("valid_"): value for key, value in row.items() if key.startswith("valid_")}
 
 
 def add_l2(parameters: list[paddle.Tensor], weight_decay: float) -> None:
@@ -281,33 +245,14 @@ def average(averaged: SRGNN, model: SRGNN, decay: float, updates: int) -> None:
                 move(mean, weight)
 
 
-def split_validation(dataset: SessionDataset, settings: Settings) -> tuple[Sessions, Sessions | None]:
-    """The training sessions, and those for validation: the dataset's own, or of its training sessions the latest.
-
-    Raises:
-        InputError: early stopping would have nothing to go by, or the split leaves one side empty.
-    """
-    if dataset.valid is not None:
-        return dataset.train, dataset.valid
-    if not settings.valid_fraction:
-        if settings.patience:
-            raise InputError(f"patience={settings.patience} needs validation: set valid_fraction too, e.g. 0.1")
-        return dataset.train, None
-    return dataset.train.split_recent(settings.valid_fraction)
-
-
-def _prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:
+def prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics under the names of their columns in metrics.csv."""
     return {f"{split}_{name}": value for name, value in metrics.items()}
-
-
-def default_ks(dataset: SessionDataset) -> tuple[int, ...]:
-    """The cut-offs of the metrics in metrics.csv."""
-    return KS if dataset.protocol == "sessions" else course.KS
 
 
 def write_metrics(run: Path, history: list[dict]) -> None:
     """Write metrics.csv: a row per epoch; a cell that was not measured stays empty."""
-    write_csv(run / "metrics.csv", history, ("epoch", "step", "loss", "lr", "seconds", "samples_per_second"))
+    write_csv(run / METRICS, history, ("epoch", "step", "loss", "lr", "seconds", "samples_per_second"))
 
 
 class _Interruption:

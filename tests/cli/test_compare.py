@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
 
-from paddle_srgnn.interop.arrays import write_arrays
 from paddle_srgnn.comparison import random_weights
+from paddle_srgnn.interop.arrays import write_arrays
 from paddle_srgnn.interop.weights import import_weights
 
 REFERENCES = Path(__file__).parents[1] / "references.py"

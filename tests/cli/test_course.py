@@ -6,7 +6,7 @@ import json
 import pytest
 
 from paddle_srgnn.datasets.sessions import open_dataset
-from paddle_srgnn.training.checkpoint import find_checkpoint, read_checkpoint
+from paddle_srgnn.run import Run
 
 BASELINES = ["popularity", "session popularity", "Markov", "V-SKNN"]
 METRICS = [f"{name}@{k}" for k in (20, 50) for name in ("recall", "hitrate", "course_ndcg", "ndcg")]
@@ -87,7 +87,7 @@ def test_training_ends_with_the_courses_table_and_the_baselines(trained):
     run, process = trained
     header, _, *lines = process.stdout.splitlines()
     assert header.split() == METRICS
-    epoch = read_checkpoint(find_checkpoint(run)).progress.epoch - 1
+    epoch = Run(run).checkpoint().progress.epoch - 1
     assert lines[0].startswith(f"SR-GNN, datawhale, epoch {epoch} ")
     assert [line.split("  ")[0] for line in lines[1:5]] == BASELINES
     assert "24 train users, 3 valid users, 3 test users" in process.stderr
@@ -125,7 +125,7 @@ def test_the_validation_users_other_places_and_the_picture(trained, run_command,
     results = {result["checkpoint"]: result for result in json.loads((tmp_path / "r.json").read_text())["results"]}
     model, markov = results[str(run)], results["Markov"]
     assert [name for name in model["metrics"] if "recall" in name] == ["recall@3", "recall@20"]
-    epoch = read_checkpoint(find_checkpoint(run)).progress.epoch - 1
+    epoch = Run(run).checkpoint().progress.epoch - 1
     with open(run / "metrics.csv") as file:
         row = list(csv.DictReader(file))[epoch - 1]
     assert model["metrics"]["recall@20"] == float(row["valid_recall@20"])
@@ -145,7 +145,7 @@ def test_another_recipe_works(course_data, run_command, tmp_path):
 
 def test_a_picture_that_cannot_be_is_refused_before_any_work(trained, refused, tmp_path):
     run, _ = trained
-    assert "name one" in refused("evaluate", run, find_checkpoint(run), "--tsne", tmp_path / "items.png")
+    assert "name one" in refused("evaluate", run, Run(run).find_checkpoint(), "--tsne", tmp_path / "items.png")
     missing = tmp_path / "without" / "matplotlib"
     missing.mkdir(parents=True)
     (missing / "__init__.py").write_text("raise ModuleNotFoundError('gone', name='matplotlib')")

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from paddle_srgnn.datasets.sessions import write_dataset
 from paddle_srgnn.files import sha256
-from paddle_srgnn.training.checkpoint import last_checkpoint
+from paddle_srgnn.run import Run
 
 SMALL = [f"--set={change}" for change in ("embedding_dim=8", "batch_size=32", "learning_rate=0.02", "lr_decay_after=")]
 
@@ -31,7 +31,7 @@ def broken(run, tmp_path):
     """A copy of the run with a weight that is not a number, as a diverged training would leave it, hash included."""
     copy = tmp_path / "broken"
     shutil.copytree(run, copy)
-    folder = last_checkpoint(copy)
+    folder = Run(copy).find_checkpoint("last")
     weights = load_file(folder / "model.safetensors")
     weights["item_emb.weight"][7, 3] = np.nan
     save_file(weights, folder / "model.safetensors")
@@ -42,7 +42,7 @@ def broken(run, tmp_path):
 
 
 def test_runs_and_checkpoints_in_one_table(run, run_command, ring, tmp_path):
-    checkpoint = last_checkpoint(run)
+    checkpoint = Run(run).find_checkpoint("last")
     arguments = [run, checkpoint, "-k", 1, 3, "--baselines", "--json", tmp_path / "r.json", "--csv", tmp_path / "r.csv"]
     process = run_command("evaluate", *arguments)
     assert process.returncode == 0, process.stderr
@@ -111,7 +111,7 @@ def test_the_validation_split_is_the_runs(run, run_command, ring, tmp_path):
 
 def test_runs_with_validation_sets_of_their_own_are_not_compared(run, run_command, tmp_path):
     shutil.copytree(run, tmp_path / "other")
-    path = last_checkpoint(tmp_path / "other") / "state.json"
+    path = Run(tmp_path / "other").find_checkpoint("last") / "state.json"
     state = json.loads(path.read_text())
     state["settings"]["valid_fraction"] = 0.4
     path.write_text(json.dumps(state))
@@ -135,7 +135,7 @@ def test_a_weight_that_is_not_a_number_never_gets_a_rank(broken, run_command):
     process = run_command("evaluate", broken)
     assert process.returncode == 1 and process.stdout == ""
     (line,) = process.stderr.strip().splitlines()
-    assert str(last_checkpoint(broken)) in line and "sample 0 " in line and "not finite" in line
+    assert str(Run(broken).find_checkpoint("last")) in line and "sample 0 " in line and "not finite" in line
 
 
 def test_in_a_batch_a_failure_has_its_error_in_its_row_and_the_rest_go_on(run, broken, run_command, tmp_path):
@@ -263,7 +263,7 @@ def test_a_run_without_validation_has_no_such_split(data, run_command, refused, 
 
 def test_truncated_weights_are_refused(run, refused, tmp_path):
     shutil.copytree(run, tmp_path / "cut")
-    path = last_checkpoint(tmp_path / "cut") / "model.safetensors"
+    path = Run(tmp_path / "cut").find_checkpoint("last") / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     assert "truncated or altered" in refused("evaluate", tmp_path / "cut")
 

@@ -4,8 +4,8 @@ import shutil
 import numpy as np
 import pytest
 
+from paddle_srgnn.run import Run
 from paddle_srgnn.serving.export import PACKAGES
-from paddle_srgnn.training.checkpoint import last_checkpoint
 
 SMALL = ["--set", "embedding_dim=6", "--epochs", 1]
 
@@ -40,7 +40,7 @@ def test_paddle(run, run_command, tmp_path):
 def test_onnx(run, run_command, tmp_path):
     for package in PACKAGES:
         pytest.importorskip(package, reason='needs the extra "onnx": paddle2onnx, onnx and onnxruntime')
-    process = run_command("export", last_checkpoint(run), "--format", "onnx", "-k", 7, "--out", tmp_path / "out")
+    process = run_command("export", Run(run).find_checkpoint("last"), "--format", "onnx", "-k", 7, "--out", tmp_path / "out")
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("onnx export of") and "[Paddle2ONNX]" not in process.stdout
     import onnxruntime
@@ -95,7 +95,7 @@ def test_a_diverged_run_is_a_failure(run, run_command, tmp_path):
     from paddle_srgnn.files import sha256
 
     shutil.copytree(run, tmp_path / "run")
-    folder = last_checkpoint(tmp_path / "run")
+    folder = Run(tmp_path / "run").find_checkpoint("last")
     weights = load_file(folder / "model.safetensors")
     weights["item_emb.weight"][7, 3] = np.nan
     save_file(weights, folder / "model.safetensors")

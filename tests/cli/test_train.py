@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from paddle_srgnn.datasets.sessions import write_dataset
-from paddle_srgnn.training.checkpoint import last_checkpoint, read_checkpoint
+from paddle_srgnn.run import Run
 
 SMALL = [f"--set={change}" for change in ("embedding_dim=8", "batch_size=32", "epochs=3", "save_every_steps=4")]
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -25,7 +25,7 @@ def finished(data, run_command, tmp_path_factory):
 
 
 def weights(run) -> bytes:
-    return (last_checkpoint(run) / "model.safetensors").read_bytes()
+    return (Run(run).find_checkpoint("last") / "model.safetensors").read_bytes()
 
 
 def test_it_prints_the_settings_once_and_the_metrics_at_the_end(finished):
@@ -56,7 +56,7 @@ def test_without_out_a_new_folder_is_found(data, run_command, tmp_path):
     for n in (1, 2):
         process = run_command("train", "--data", data, *SMALL, "--epochs", 1, cwd=tmp_path)
         assert process.stdout.strip().endswith(f"run: runs/ring-paper-{n}")
-    assert last_checkpoint(tmp_path / "runs" / "ring-paper-2").is_dir()
+    assert Run(tmp_path / "runs" / "ring-paper-2").find_checkpoint("last").is_dir()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -72,9 +72,9 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(finished, data, run_co
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors and errors.strip().splitlines()[-1].endswith(f"--out {run} --resume")
-    assert read_checkpoint(last_checkpoint(run)).progress.step > 0
+    assert Run(run).checkpoint("last").progress.step > 0
     process = run_command("train", "--out", run, "--resume", "--epochs", 3)
-    if read_checkpoint(last_checkpoint(run)).progress.epoch == 4:  # it was stopped within the first three epochs
+    if Run(run).checkpoint("last").progress.epoch == 4:  # it was stopped within the first three epochs
         assert weights(run) == weights(finished[0])
     assert process.returncode == 0, process.stderr
 
@@ -117,7 +117,7 @@ def test_killed_while_it_writes_it_goes_on_to_the_same_bytes(finished, data, run
     assert process.returncode == 0, process.stderr
     assert weights(run) == weights(finished[0])
     left = {path.name for path in (run / "checkpoints").iterdir()}
-    assert left == {"last", last_checkpoint(run).name}
+    assert left == {"last", Run(run).find_checkpoint("last").name}
 
 
 def test_resuming_takes_the_runs_settings(finished, refused):

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_srgnn.interop.arrays import write_arrays
 from paddle_srgnn.comparison import random_weights
 from paddle_srgnn.config import Settings
 from paddle_srgnn.evaluation.ranks import evaluate
-from paddle_srgnn.model import SRGNN
+from paddle_srgnn.interop.arrays import write_arrays
 from paddle_srgnn.interop.peers import PEERS
 from paddle_srgnn.interop.weights import to_theirs
+from paddle_srgnn.model import SRGNN
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

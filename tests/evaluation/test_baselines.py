@@ -16,15 +16,19 @@ from paddle_srgnn.datasets.sessions import Sessions
 from paddle_srgnn.datasets.synthetic import sample_dataset
 from paddle_srgnn.evaluation.baselines import (
     VSKNN,
+    BaselineScorer,
     Markov,
     Popularity,
     SessionPopularity,
-    baseline_ranks,
     baselines,
     clicks_before,
     training_clicks,
 )
-from paddle_srgnn.evaluation.metrics import ranking_metrics
+from paddle_srgnn.protocols.metrics import ranking_metrics, ranks
+
+
+def baseline_ranks(baseline, sessions, ties="mean", chunk_scores=1 << 21, advance=lambda n: None, top=None):
+    return ranks(*BaselineScorer(baseline, chunk_scores).count(sessions, advance, top), ties)
 
 
 def make(*sessions: list[int], first_samples: int | None = None) -> Sessions:

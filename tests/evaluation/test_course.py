@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from math import log2
-from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -15,15 +14,11 @@ from hypothesis import strategies as st
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.datasets.sessions import Sessions
 from paddle_srgnn.errors import WorkFailed
-from paddle_srgnn.evaluation import course
-from paddle_srgnn.evaluation.course import (
-    course_metrics,
-    evaluate_baseline,
-    evaluate_course,
-    labels_of,
-    nearest_items,
-)
+from paddle_srgnn.evaluation import ranks
+from paddle_srgnn.evaluation.baselines import BaselineScorer
+from paddle_srgnn.evaluation.ranks import ModelScorer, nearest_items
 from paddle_srgnn.model import SRGNN
+from paddle_srgnn.protocols.course import Course, course_metrics, labels_of
 
 GOLDEN = __file__.replace("evaluation/test_course.py", "golden/course_metrics.json")
 
@@ -97,9 +92,8 @@ def test_nearest_items_by_hand():
 def test_large_problems_go_in_parts(monkeypatch):
     rng = np.random.default_rng(0)
     users, items = rng.normal(size=(23, 8)).astype(np.float32), rng.normal(size=(40, 8)).astype(np.float32)
-    monkeypatch.setattr(course, "_faiss", lambda: None)
     whole = nearest_items(users, items, 7)
-    monkeypatch.setattr(course, "SCORES_AT_ONCE", 100)  # two users at a time
+    monkeypatch.setattr(ranks, "COSINES_AT_ONCE", 100)  # two users at a time
     np.testing.assert_array_equal(nearest_items(users, items, 7), whole)
 
 
@@ -109,46 +103,6 @@ def test_a_vector_that_is_not_finite_never_gets_a_list(name, row):
     {"user": users, "item": items}[name][row, 0] = np.nan
     with pytest.raises(WorkFailed, match=f"the vector of {name} {row} is not finite"):
         nearest_items(users, items, 2)
-
-
-class RoundingIndex:
-    """Stands in for faiss's exact index: float32, and rounding of its own decides between near items."""
-
-    def __init__(self, d: int):
-        self.rng = np.random.default_rng(0)
-
-    def add(self, items):
-        self.items = items
-
-    def search(self, users, k):
-        scores = users @ self.items.T
-        scores = scores + self.rng.uniform(-1e-6, 1e-6, scores.shape).astype(np.float32)
-        order = np.argsort(-scores, axis=1)[:, :k]
-        return np.take_along_axis(scores, order, axis=1), order
-
-
-def few_directions(n: int) -> np.ndarray:
-    """Vectors that are often equal, more often than faiss's spare candidates can hold."""
-    return np.random.default_rng(n).integers(-1, 2, (n, 3)).astype(np.float32)
-
-
-def many_directions(n: int) -> np.ndarray:
-    return np.random.default_rng(n).normal(size=(n, 16)).astype(np.float32)
-
-
-@pytest.mark.parametrize("make", [few_directions, many_directions])
-@pytest.mark.parametrize("k", [1, 20, 690, 700])
-@pytest.mark.parametrize("index", ["stand-in", "faiss"])
-def test_faiss_gives_the_same_lists(monkeypatch, make, k, index):
-    if index == "faiss":
-        faiss = pytest.importorskip("faiss", reason="needs faiss-cpu, the extra ann")
-    else:
-        faiss = SimpleNamespace(IndexFlatIP=RoundingIndex, omp_set_num_threads=lambda n: None)
-    users, items = make(60), make(700)
-    monkeypatch.setattr(course, "_faiss", lambda: None)
-    expected = nearest_items(users, items, k)
-    monkeypatch.setattr(course, "_faiss", lambda: faiss)
-    np.testing.assert_array_equal(nearest_items(users, items, k), expected)
 
 
 USERS = Sessions(np.array([1, 2, 3, 4, 5, 6, 7, 2, 4, 4, 3, 3, 9], dtype=np.int32), np.array([0, 5, 13]))
@@ -165,8 +119,8 @@ def test_a_model_is_measured_by_its_vectors_of_the_last_items_before_the_cut(see
     paddle.seed(seed)
     model = SRGNN(load_recipe("datawhale").model_config(12))
     model.train()
-    settings, ks = load_recipe("datawhale", ["max_session_length=3", "eval_batch_size=1"]), tuple(range(1, 13))
-    metrics = evaluate_course(model, USERS, settings, ks, "test")
+    settings, ks = load_recipe("datawhale", {"max_session_length": "3", "eval_batch_size": "1"}), tuple(range(1, 13))
+    metrics = Course().measure(ModelScorer(model, settings), USERS, ks).metrics
     assert model.training
     rows = np.array([[2, 3, 4], [4, 4, 3]])  # three items before each cut
     users, items = model(rows, train=False)["user_emb"].numpy(), model.output_items().numpy()
@@ -191,6 +145,6 @@ class Constant:
 
 def test_a_baseline_never_lists_the_padding():
     # Lists 3, 1, 2, 4, 5, ...: label 5 of the first user is fifth; of the second's, 3 is first and 9 last.
-    metrics = evaluate_baseline(Constant(), USERS, (1, 4, 5, 50))
+    metrics = Course().measure(BaselineScorer(Constant()), USERS, (1, 4, 5, 50)).metrics
     recalls = {k: metrics[f"recall@{k}"] for k in (1, 4, 5, 50)}
     assert recalls == {1: 25.0, 4: 25.0, 5: 75.0, 50: 100.0}

@@ -5,15 +5,16 @@ import pytest
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.errors import WorkFailed
 from paddle_srgnn.evaluation import ranks as ranking
-from paddle_srgnn.evaluation.metrics import count_above
-from paddle_srgnn.evaluation.ranks import count_ranks, evaluate
+from paddle_srgnn.evaluation.ranks import ModelScorer, count_ranks
 from paddle_srgnn.model import SRGNN
+from paddle_srgnn.protocols.metrics import count_above
+from paddle_srgnn.protocols.paper import Paper
 
 
 @pytest.fixture
 def model():
     paddle.seed(2)
-    return SRGNN(load_recipe("paper", ["embedding_dim=6"]).model_config(21))
+    return SRGNN(load_recipe("paper", {"embedding_dim": "6"}).model_config(21))
 
 
 def brute_force(model, sessions):
@@ -95,14 +96,13 @@ def test_the_first_bad_sample_is_named_across_batches(model, ring, monkeypatch):
 
 def test_evaluation_leaves_the_model_in_training_as_it_found_it(model, ring):
     model.train()
-    metrics = evaluate(model, ring.test, load_recipe("paper"), (1, 20), "test")
+    metrics = Paper().measure(ModelScorer(model, load_recipe("paper")), ring.test, (1, 20)).metrics
     assert model.training
     assert metrics["P@20"] == 100 and list(metrics)[:1] == ["P@1"]
 
 
 def test_the_best_items_come_from_the_same_pass(model, ring, monkeypatch):
-    top = ranking.room_for_lists(ring.test, 21)
-    assert top.shape == (ring.test.n_samples, 20)  # as long as the catalogue
+    top = np.empty((ring.test.n_samples, 20), dtype=np.int32)  # as long as the catalogue
     greater, _ = count_ranks(model, ring.test, 64, 70, top=top)
     assert (np.sort(top, axis=1) == np.arange(1, 21)).all()  # every item but the padding
     targets = ring.test.items[ring.test.sample_positions()]
@@ -113,9 +113,10 @@ def test_the_best_items_come_from_the_same_pass(model, ring, monkeypatch):
     assert (short == top[:, :3]).mean() > 0.98  # rounding may exchange two neighbours
 
 
-def test_an_evaluation_keeps_ranks_and_lists_for_whoever_asks(model, ring):
-    settings, kept = load_recipe("paper", ["embedding_dim=6"]), ranking.Kept()
-    metrics = evaluate(model, ring.test, settings, (3,), "test", kept=kept)
-    assert metrics["P@3"] == pytest.approx(100 * (kept.ranks <= 3).mean())
+def test_a_measurement_keeps_ranks_and_lists_where_they_are_asked_for(model, ring):
+    scorer = ModelScorer(model, load_recipe("paper"))
+    kept = Paper().measure(scorer, ring.test, (3,), keep_lists=True)
+    assert kept.top.shape == (ring.test.n_samples, 20) and Paper().measure(scorer, ring.test, (3,)).top is None
+    assert kept.metrics["P@3"] == pytest.approx(100 * (kept.ranks <= 3).mean())
     targets = ring.test.items[ring.test.sample_positions()]
     np.testing.assert_array_equal((kept.top[:, :3] == targets[:, None]).any(axis=1), kept.ranks <= 3)

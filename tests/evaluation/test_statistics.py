@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddle_srgnn.evaluation import statistics
-from paddle_srgnn.evaluation.metrics import ranking_metrics
 from paddle_srgnn.evaluation.statistics import holm, paired_tests, session_intervals
+from paddle_srgnn.protocols.metrics import ranking_metrics
 
 
 def some_ranks(n: int, seed: int, highest: int = 40) -> np.ndarray:

@@ -9,8 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from paddle_srgnn.interop.arrays import read_arrays, write_arrays
 from paddle_srgnn.errors import InputError
+from paddle_srgnn.interop.arrays import read_arrays, write_arrays
 
 ARRAYS = {"b.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array([-0.0, 1.5], dtype=np.float32)}
 

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_srgnn.interop.arrays import read_arrays, write_arrays
 from paddle_srgnn.config import Settings
 from paddle_srgnn.errors import InputError
-from paddle_srgnn.training.checkpoint import check_fits, find_checkpoint, load_model, own_data, read_checkpoint
+from paddle_srgnn.interop.arrays import read_arrays, write_arrays
 from paddle_srgnn.interop.peers import PEERS
-from paddle_srgnn.run import read_run
 from paddle_srgnn.interop.weights import export_weights, import_weights, to_ours, to_theirs
+from paddle_srgnn.run import Run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 UNUSED = PEERS["authors-pytorch"].unused
@@ -44,7 +43,7 @@ def file(tmp_path):
 
 
 def checkpoint_of(run: Path):
-    return read_checkpoint(find_checkpoint(run))
+    return Run(run).checkpoint()
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -52,7 +51,7 @@ def checkpoint_of(run: Path):
 def test_the_scores_are_the_peers(peer, suffix, file, tmp_path):
     golden = oracle(peer)
     import_weights(peer, file(peer, suffix), tmp_path / "run", step=int(golden["config/step"]))
-    model = load_model(checkpoint_of(tmp_path / "run"))
+    model = Run(tmp_path / "run").model()
     output = model(golden["item_seq"], None, golden["target"])
     scores = output["user_emb"].numpy() @ model.output_items().numpy().T
     if "scores_without_item_0" in golden:
@@ -120,7 +119,7 @@ def test_pdparams_written_by_paddle_2_6_and_by_this_paddle(tmp_path):
     import paddle
 
     import_weights("datawhale", GOLDEN / "peers" / "datawhale.pdparams", tmp_path / "old")
-    model = load_model(checkpoint_of(tmp_path / "old"))
+    model = Run(tmp_path / "old").model()
     with np.load(GOLDEN / "peers" / "datawhale.npz") as expected:
         assert set(expected) == set(model.state_dict())
         for name, array in expected.items():
@@ -137,8 +136,8 @@ def test_a_run_is_complete_and_says_where_it_came_from(file, tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "config.yaml"]
     assert sorted(path.name for path in checkpoint_of(tmp_path / "run").folder.iterdir()) == [
         "model.safetensors", "state.json"]  # fmt: skip
-    config = read_run(tmp_path / "run")
-    assert config.dataset == {"name": "unknown", "path": None, "hash": None}
+    config = Run(tmp_path / "run").config
+    assert config.dataset == {"name": "unknown", "path": None, "hash": None, "protocol": "sessions"}
     assert (config.settings.step, config.settings.max_session_length, config.settings.embedding_dim) == (3, 9, 12)
     assert config.environment["imported"]["from"] == "recbole"
     assert config.settings == checkpoint_of(tmp_path / "run").settings
@@ -146,14 +145,14 @@ def test_a_run_is_complete_and_says_where_it_came_from(file, tmp_path):
 
 def test_a_dataset_of_as_many_items_fits_with_a_warning_and_no_other_does(file, ring, tmp_path, caplog):
     import_weights("recbole", file("recbole"), tmp_path / "run")
-    checkpoint = checkpoint_of(tmp_path / "run")
+    run = Run(tmp_path / "run")
     with pytest.raises(InputError, match="70 items against 21, padding included"):
-        check_fits(checkpoint, ring)
+        run.load_dataset(ring)
     alike = dataclasses.replace(ring, item_ids=["", *map(str, range(69))])
-    check_fits(checkpoint, alike)
+    run.load_dataset(alike)
     assert "dataset is unknown; their items are taken to be numbered as in ring" in caplog.text
-    with pytest.raises(InputError, match="dataset is unknown; name with --data one that numbers its 69 items"):
-        own_data(checkpoint)
+    with pytest.raises(InputError, match="unknown data without a folder; name a dataset that numbers its 69 items"):
+        run.load_dataset()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddle_srgnn.datasets.sessions import Sessions
+from paddle_srgnn.protocols.metrics import ranking_metrics
 from paddle_srgnn.report.breakdown import (
     EXAMPLES,
     KS,
@@ -17,7 +18,6 @@ from paddle_srgnn.report.breakdown import (
     recommended,
     was_clicked,
 )
-from paddle_srgnn.evaluation.metrics import ranking_metrics
 
 
 def sessions_of(*sessions: list[int]) -> Sessions:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from paddle_srgnn.config import load_recipe
-from paddle_srgnn.report.page import write_page
 from paddle_srgnn.evaluation.results import Result, result_of
-from paddle_srgnn.report.reproduction import Origin
 from paddle_srgnn.evaluation.statistics import paired_tests
+from paddle_srgnn.report.page import write_page
+from paddle_srgnn.report.reproduction import Origin
 
 NASTY = """<script>alert("1")</script><img src=x onerror='alert(2)'>&amp;$content"""
 KS = (5, 20)

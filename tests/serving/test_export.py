@@ -9,22 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddle_srgnn.cli.train import parse_changes
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.errors import InputError, WorkFailed
 from paddle_srgnn.graph import padded_graph
 from paddle_srgnn.model import SRGNN
+from paddle_srgnn.run import UNKNOWN_DATASET, Progress, Run, RunConfig, create_run, describe_dataset
 from paddle_srgnn.serving import export
 from paddle_srgnn.serving.padded import SessionEncoder
-from paddle_srgnn.serving.verification import Trial, encode, load_onnx, load_paddle, pad, trial_sessions, verify
-from paddle_srgnn.training.checkpoint import (
-    UNKNOWN_DATASET,
-    Progress,
-    find_checkpoint,
-    load_model,
-    read_checkpoint,
-    save_checkpoint,
-)
-from paddle_srgnn.run import RunConfig, create_run, describe_dataset
+from paddle_srgnn.serving.verification import Original, Trial, load_onnx, load_paddle, pad, trial_sessions, verify
+from paddle_srgnn.training.checkpoint import save_checkpoint
 
 N_ITEMS, LENGTH, K = 21, 5, 4
 SWITCHES = {
@@ -40,14 +34,14 @@ sessions_strategy = st.lists(st.lists(st.integers(1, 8), min_size=1, max_size=9)
 
 def make_model(*changes: str, seed: int = 3) -> SRGNN:
     paddle.seed(seed)
-    model = SRGNN(load_recipe("paper", ["embedding_dim=6", *changes]).model_config(N_ITEMS))
+    model = SRGNN(load_recipe("paper", {"embedding_dim": "6", **parse_changes(changes)}).model_config(N_ITEMS))
     model.eval()
     return model
 
 
 def make_run(folder: Path, dataset, *changes: str, recipe: str = "paper") -> Path:
     """A run with weights as they are drawn: large enough for every part of the model to count."""
-    chosen = load_recipe(recipe, ["embedding_dim=6", f"max_session_length={LENGTH}", *changes])
+    chosen = load_recipe(recipe, {"embedding_dim": "6", "max_session_length": f"{LENGTH}", **parse_changes(changes)})
     config = RunConfig(recipe, chosen, describe_dataset(dataset), {})
     create_run(folder, config, dataset)
     (folder / "checkpoints").mkdir()
@@ -140,7 +134,7 @@ def test_session_vectors_equal_the_models(switches, sessions, padding):
     encoder = SessionEncoder(model, LENGTH)
     rows = [np.array(session) for session in sessions]
     item_seq = np.pad(pad(rows), ((0, 0), (0, padding)))
-    expected = encode(model, rows, LENGTH)
+    expected = Original(model, LENGTH, cosine=False).encode(rows)
     found = encoder(paddle.to_tensor(item_seq)).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
@@ -148,37 +142,36 @@ def test_session_vectors_equal_the_models(switches, sessions, padding):
 SHAPES = [(1, 1), (3, 1), (1, 4), (2, LENGTH), (4, LENGTH + 1), (7, 3 * LENGTH)]
 
 
-def check_files(model: SRGNN, folder: Path, load) -> None:
+def check_files(original: Original, folder: Path, load) -> None:
     """The models as their user finds them, at every shape, against the model's scores sorted by numpy."""
     rng = np.random.default_rng(0)
     encoder, ranker = load(folder, "encoder"), load(folder, "ranker")
-    table = model.output_items().numpy()
     for n, longest in SHAPES:
         rows = [rng.integers(1, 7, longest if i == 0 else rng.integers(1, longest + 1)) for i in range(n)]
-        expected = encode(model, rows, LENGTH)
+        expected = original.encode(rows)
         (vectors,), (numbers, scores) = encoder(pad(rows)), ranker(pad(rows))
         np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-        all_scores = expected @ table.T
-        all_scores[:, 0] = -np.inf  # the padding is never recommended
+        all_scores = expected @ original.table.T  # without the padding, which is never recommended
         best = np.argsort(-all_scores, axis=1)[:, :K]
-        assert numbers.dtype == np.int64 and numbers.tolist() == best.tolist()
+        assert numbers.dtype == np.int64 and numbers.tolist() == (best + 1).tolist()
         np.testing.assert_allclose(scores, np.take_along_axis(all_scores, best, 1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize("switches", ["plain", "all"])
-def test_paddle_inference_equals_the_model(switches, tmp_path):
-    model = make_model(*SWITCHES[switches])
-    export.save_paddle(model, tmp_path, LENGTH, K)
-    check_files(model, tmp_path, load_paddle)
+def test_paddle_inference_equals_the_model(switches, cosine, tmp_path):
+    original = Original(make_model(*SWITCHES[switches]), LENGTH, cosine)
+    export.save_paddle(original, tmp_path, K)
+    check_files(original, tmp_path, load_paddle)
 
 
-@pytest.mark.parametrize("switches", ["plain", "all"])
-def test_onnx_equals_the_model_and_names_its_ends(switches, tmp_path, onnx):
+@pytest.mark.parametrize(("switches", "cosine"), [("plain", False), ("all", False), ("plain", True)])
+def test_onnx_equals_the_model_and_names_its_ends(switches, cosine, tmp_path, onnx):
     import onnxruntime
 
-    model = make_model(*SWITCHES[switches])
-    models = export.save_onnx(model, tmp_path, LENGTH, K)
-    check_files(model, tmp_path, load_onnx)
+    original = Original(make_model(*SWITCHES[switches]), LENGTH, cosine)
+    models = export.save_onnx(original, tmp_path, K)
+    check_files(original, tmp_path, load_onnx)
     for name, description in models.items():
         session = onnxruntime.InferenceSession(tmp_path / f"{name}.onnx")
         for ends, described in ((session.get_inputs(), "inputs"), (session.get_outputs(), "outputs")):
@@ -194,7 +187,7 @@ def test_a_paddle_export_and_its_manifest(run, opened, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     assert (tmp_path / "out" / "items.csv").read_bytes() == (run / "items.csv").read_bytes()
     assert (manifest["n_items"], manifest["k"], manifest["max_session_length"]) == (21, K, LENGTH)
-    assert manifest["checkpoint"] == str(find_checkpoint(run))
+    assert manifest["checkpoint"] == str(Run(run).find_checkpoint())
     verified = manifest["verified"]
     assert verified["on"].endswith("test sessions of ring")
     assert verified["sessions"] == opened.test.n_samples + 1 and verified["clicks"] == [1, LENGTH + 5]
@@ -202,7 +195,7 @@ def test_a_paddle_export_and_its_manifest(run, opened, tmp_path):
     for difference in verified["differences"].values():
         assert 0 <= difference["largest"] <= difference["allowed"] < 1e-3
     (vectors,) = load_paddle(tmp_path / "out", "encoder")(np.array([[3, 4, 5]]))
-    expected = encode(load_model(read_checkpoint(find_checkpoint(run))), [np.array([3, 4, 5])], LENGTH)
+    expected = Original(Run(run).model(), LENGTH, cosine=False).encode([np.array([3, 4, 5])])
     np.testing.assert_allclose(vectors, expected, atol=1e-4)
 
 
@@ -210,10 +203,21 @@ def test_item_vectors_are_the_models_in_the_order_of_items_csv(run, tmp_path):
     manifest = export.export_run(run, tmp_path / "out", "vectors")
     vectors = np.load(tmp_path / "out" / "items.npy", allow_pickle=False)
     assert vectors.dtype == np.float32 and list(vectors.shape) == manifest["items"]["shape"] == [20, 6]
-    table = load_model(read_checkpoint(find_checkpoint(run))).output_items().numpy()
+    table = Run(run).model().output_items().numpy()
     np.testing.assert_array_equal(vectors, table[1:])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)  # the run has cosine_scale
     assert len((tmp_path / "out" / "items.csv").read_text().splitlines()) == 1 + len(vectors)
+
+
+def test_a_run_of_the_courses_protocol_is_exported_by_cosine(ring_users, tmp_path):
+    """As it is measured: unit vectors, whose products are the cosines."""
+    run = make_run(tmp_path / "run", ring_users, recipe="datawhale")
+    for kind in ("vectors", "paddle"):
+        manifest = export.export_run(run, tmp_path / kind, kind, K)
+        assert manifest["similarity"] == "cosine"
+        assert manifest["verified"]["identical_lists"] == manifest["verified"]["sessions"]
+    vectors = np.load(tmp_path / "vectors" / "items.npy", allow_pickle=False)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
 def test_the_strong_recipe_exports(opened, tmp_path):
@@ -227,7 +231,7 @@ def test_without_its_dataset_a_run_is_checked_on_random_sessions(ring, tmp_path)
     import dataclasses
 
     run = make_run(tmp_path / "run", dataclasses.replace(ring, path=tmp_path / "gone"))
-    trial = trial_sessions(read_checkpoint(find_checkpoint(run)))
+    trial = trial_sessions(Run(run))
     assert trial.source.startswith("random sessions") and "gone" in trial.source
     assert {len(session) for session in trial.checked} == set(range(1, LENGTH + 6))
     assert all(session.min() >= 1 and session.max() < ring.n_items for session in trial.checked)
@@ -236,16 +240,15 @@ def test_without_its_dataset_a_run_is_checked_on_random_sessions(ring, tmp_path)
 
 def test_imported_weights_are_checked_on_random_sessions(ring, tmp_path):
     """Nobody knows their dataset, also when somebody has put an items.csv beside them."""
-    import dataclasses
-
     run = make_run(tmp_path / "run", ring)
-    checkpoint = dataclasses.replace(read_checkpoint(find_checkpoint(run)), dataset=UNKNOWN_DATASET)
-    trial = trial_sessions(checkpoint)
-    assert trial.source.startswith("random sessions") and "imported weights" in trial.source
+    path = Run(run).find_checkpoint() / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": UNKNOWN_DATASET}))
+    trial = trial_sessions(Run(run))
+    assert trial.source.startswith("random sessions") and "trained on unknown data" in trial.source
 
 
 def test_inputs_of_every_length_are_checked(run, opened):
-    trial = trial_sessions(read_checkpoint(find_checkpoint(run)))
+    trial = trial_sessions(Run(run))
     inputs = [
         session[:end].tolist()
         for session in np.split(opened.test.items, opened.test.offsets[1:-1])
@@ -267,22 +270,22 @@ def test_inputs_of_every_length_are_checked(run, opened):
     ],
 )
 def test_a_wrong_export_fails(damage, message):
-    model = make_model()
-    table = model.output_items().numpy()[1:]
+    original = Original(make_model(), LENGTH, cosine=False)
 
     def rank(item_seq):
-        scores = encode(model, [row[row != 0] for row in item_seq], LENGTH) @ table.T
+        scores = original.encode([row[row != 0] for row in item_seq]) @ original.table.T
         best = np.argsort(-scores, axis=1)[:, :K]
         return damage(best + 1, np.take_along_axis(scores, best, 1))
 
     trial = Trial("toys", [np.array([1, 2, 3]), np.array([4])], [])
     with pytest.raises(WorkFailed, match=message):
-        verify(model, trial, LENGTH, rank)
+        verify(original, trial, rank)
 
 
 def test_a_failed_check_leaves_nothing(run, tmp_path, monkeypatch):
     saved = export.save_paddle
-    monkeypatch.setattr(export, "save_paddle", lambda model, *rest: saved(make_model(*SWITCHES["all"], seed=9), *rest))
+    monkeypatch.setattr(export, "save_paddle", lambda original, *rest: saved(
+            Original(make_model(*SWITCHES["all"], seed=9), LENGTH, cosine=False), *rest))
     with pytest.raises(WorkFailed, match="user_vectors differ"):
         export.export_run(run, tmp_path / "out", "paddle", K)
     assert not list(tmp_path.iterdir())
@@ -293,6 +296,6 @@ def test_more_items_than_there_are_and_a_run_without_its_items_are_refused(run, 
         export.export_run(run, tmp_path / "out", "paddle", 21)
     shutil.copytree(run, tmp_path / "bare")
     (tmp_path / "bare" / "items.csv").unlink()
-    with pytest.raises(InputError, match="missing, without it nobody knows"):
+    with pytest.raises(InputError, match="missing"):
         export.export_run(tmp_path / "bare", tmp_path / "out", "paddle", K)
     assert not (tmp_path / "out").exists()

@@ -8,13 +8,14 @@ import pytest
 
 import paddle_srgnn
 from paddle_srgnn.config import load_recipe
+from paddle_srgnn.datasets.course import evaluation_cuts
 from paddle_srgnn.datasets.sessions import Sessions
 from paddle_srgnn.errors import InputError, WorkFailed
-from paddle_srgnn.evaluation.ranks import count_ranks
+from paddle_srgnn.evaluation.ranks import ModelScorer, count_ranks
 from paddle_srgnn.model import SRGNN
+from paddle_srgnn.run import Run
 from paddle_srgnn.serving import recommender as module
 from paddle_srgnn.serving.recommender import Recommender
-from paddle_srgnn.training.checkpoint import last_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def recommender(ring_run):
 def untrained():
     """300 items "i1" to "i300" with random vectors; item n has n % 7 training clicks."""
     paddle.seed(4)
-    model = SRGNN(load_recipe("paper", ["embedding_dim=8"]).model_config(301))
+    model = SRGNN(load_recipe("paper", {"embedding_dim": "8"}).model_config(301))
     return Recommender(model, ["", *(f"i{n}" for n in range(1, 301))], np.arange(301) % 7, 10)
 
 
@@ -41,7 +42,7 @@ def alike(one, other):
 
 
 def test_it_continues_the_ring(recommender):
-    results = recommender.recommend([["101", "102"], [105, 106, 107], ["119", "120"]], k=3)
+    results = recommender.recommend_many([["101", "102"], [105, 106, 107], ["119", "120"]], k=3)
     assert [result.items[0] for result in results] == ["103", "108", "101"]
     for result in results:
         assert len(result.items) == 3 and sorted(result.scores, reverse=True) == list(result.scores)
@@ -50,17 +51,17 @@ def test_it_continues_the_ring(recommender):
 
 def test_one_and_many_agree(untrained):
     sessions = walks(200)
-    many = untrained.recommend(sessions, k=20)
+    many = untrained.recommend_many(sessions, k=20)
     for session, result in zip(sessions, many, strict=True):
         alike(untrained.recommend(session, k=20), result)
-    assert untrained.recommend(sessions, k=20) == many  # and the same call gives the same, to the last bit
+    assert untrained.recommend_many(sessions, k=20) == many  # and the same call gives the same, to the last bit
 
 
 def test_batches_change_nothing(untrained, monkeypatch):
     sessions = [*walks(60), ["unknown"], []]
-    whole = untrained.recommend(sessions, exclude_seen=True)
+    whole = untrained.recommend_many(sessions, exclude_seen=True)
     monkeypatch.setattr(module, "BATCH", 7)
-    for one, other in zip(whole, untrained.recommend(sessions, exclude_seen=True), strict=True):
+    for one, other in zip(whole, untrained.recommend_many(sessions, exclude_seen=True), strict=True):
         alike(one, other)
 
 
@@ -78,7 +79,7 @@ def test_the_top_20_hold_the_target_where_its_rank_is_at_most_20(untrained):
     offsets = np.cumsum([0, *map(len, numbers)])
     greater, equals = count_ranks(untrained.model, Sessions(np.concatenate(numbers), offsets), 512, 10)
     prefixes = [(session[:end], session[end]) for session in sessions for end in range(1, len(session))]
-    results = untrained.recommend([prefix for prefix, _ in prefixes], k=20)
+    results = untrained.recommend_many([prefix for prefix, _ in prefixes], k=20)
     hits = [target in result.items for (_, target), result in zip(prefixes, results, strict=True)]
     assert not equals.any() and 0 < sum(hits) < len(hits)
     assert hits == (greater + 1 <= 20).tolist()
@@ -98,7 +99,7 @@ def test_the_padding_is_never_recommended(untrained):
     with paddle.no_grad():
         untrained.model.item_emb.weight[0] = 100.0  # it would come first for one sign of the sum or the other
     try:
-        results = untrained.recommend(walks(50), k=301)
+        results = untrained.recommend_many(walks(50), k=301)
     finally:
         with paddle.no_grad():
             untrained.model.item_emb.weight[0] = 0.0
@@ -108,9 +109,33 @@ def test_the_padding_is_never_recommended(untrained):
 
 def test_seen_items_can_be_left_out(untrained):
     sessions = walks(40, longest=30)  # longer than the 10 clicks that are read
-    with_seen, without = (untrained.recommend(sessions, 300, exclude_seen) for exclude_seen in (False, True))
+    with_seen, without = (untrained.recommend_many(sessions, 300, exclude_seen=exclude_seen) for exclude_seen in (False, True))
     for session, all_items, left in zip(sessions, with_seen, without, strict=True):
         assert left.items == tuple(raw for raw in all_items.items if raw not in session)
+
+
+def test_items_can_be_excluded_for_every_session(untrained):
+    sessions, sold_out = [["i1", "i2"], ["x"], ["i9"]], ["i13", "i20", "unheard-of", 7]
+    everything = untrained.recommend_many(sessions, 300)
+    for all_items, left in zip(everything, untrained.recommend_many(sessions, 300, exclude=sold_out), strict=True):
+        assert left.items == tuple(raw for raw in all_items.items if raw not in sold_out)
+    both = untrained.recommend(["i1", "i2"], 300, exclude=sold_out, exclude_seen=True)
+    assert both.items == tuple(raw for raw in everything[0].items if raw not in [*sold_out, "i1", "i2"])
+
+
+def test_under_the_courses_protocol_the_lists_are_those_that_were_measured(ring_users, tmp_path):
+    """By cosine, where inner products would favour long vectors; only the padding, which no id names, is left out."""
+    run = paddle_srgnn.train(ring_users, "datawhale", tmp_path / "run", epochs=2, learning_rate=0.02, batch_size=8)
+    model, settings, users = run.model(), run.settings, ring_users.test
+    cuts = evaluation_cuts(users)
+    measured = ModelScorer(model, settings).best(users, cuts, 21, lambda n: None)
+    raw = np.array(ring_users.item_ids)
+    sessions = [raw[users.items[start:cut]].tolist() for start, cut in zip(users.offsets[:-1], cuts, strict=True)]
+    served = run.recommender().recommend_many(sessions, k=20)
+    expected = [tuple(raw[number] for number in numbers if number) for numbers in measured]
+    assert [result.items for result in served] == expected
+    by_product = Recommender(model, ring_users.item_ids, ring_users.item_clicks, settings.max_session_length)
+    assert [result.items for result in by_product.recommend_many(sessions, k=20)] != expected
 
 
 def test_unknown_items_are_taken_out_before_the_session_is_cut(untrained):
@@ -123,20 +148,27 @@ def test_unknown_items_are_taken_out_before_the_session_is_cut(untrained):
 
 
 def test_without_a_known_item_the_popular_items_are_recommended(untrained):
-    results = untrained.recommend([["x", "y"], ["i1"], []], k=4)
+    results = untrained.recommend_many([["x", "y"], ["i1"], []], k=4)
     assert results[0].items == ("i6", "i13", "i20", "i27")  # 6 training clicks each: ties by item
     assert results[0].scores == (6.0, 6.0, 6.0, 6.0)
     assert [result.fallback for result in results] == ["popular", None, "popular"]
     assert [result.unknown for result in results] == [2, 0, 0]
     alike(results[1], untrained.recommend(["i1"], k=4))
     assert untrained.recommend(["x"], k=2).fallback == "popular"
-    assert untrained.recommend([]) == []
+
+
+def test_one_session_gives_one_result_and_many_a_list_also_where_they_are_empty(untrained):
+    assert untrained.recommend_many([]) == []
+    popular = untrained.recommend([], k=2)
+    assert popular.items == ("i6", "i13") and popular.fallback == "popular"
+    assert untrained.recommend_many([[]], k=2) == [popular]
+    assert len(untrained.recommend_many([["i1"]])) == 1
 
 
 def test_strict_refuses_it(untrained):
     with pytest.raises(InputError, match="session 1: none of its 2 items"):
-        untrained.recommend([["i1"], ["x", "y"]], strict=True)
-    with pytest.raises(InputError, match="the session: none"):
+        untrained.recommend_many([["i1"], ["x", "y"]], strict=True)
+    with pytest.raises(InputError, match="session 0: none"):
         untrained.recommend(["x"], strict=True)
 
 
@@ -146,14 +178,14 @@ def test_strict_refuses_it(untrained):
         ("i1", "list of item ids"),
         ([["i1"], "i2"], "list of item ids"),
         ([None], "list of item ids"),
-        (["i1", None], "item None"),
+        ([["i1", None]], "item None"),
         ([[1.0]], "item 1.0"),
         ([["i1", True]], "item True"),
     ],
 )
 def test_what_is_no_session_is_refused(untrained, sessions, message):
     with pytest.raises(InputError, match=message):
-        untrained.recommend(sessions)
+        untrained.recommend_many(sessions)
 
 
 def test_a_k_below_1_is_refused(untrained):
@@ -190,7 +222,7 @@ def test_a_run_or_a_checkpoint_without_its_dataset(ring_run, recommender, tmp_pa
     (copy / "config.yaml").unlink()
     expected = recommender.recommend(["104", "105"])
     assert Recommender.load(copy).recommend(["104", "105"]) == expected
-    assert Recommender.load(str(last_checkpoint(copy))).recommend([104, 105]) == expected
+    assert Recommender.load(str(Run(copy).find_checkpoint("last"))).recommend([104, 105]) == expected
 
 
 def test_a_run_that_cannot_name_its_items_is_refused(ring_run, tmp_path):
@@ -201,7 +233,7 @@ def test_a_run_that_cannot_name_its_items_is_refused(ring_run, tmp_path):
     with pytest.raises(InputError, match="19 items, the checkpoint has 20"):
         Recommender.load(copy)
     (copy / "items.csv").unlink()
-    with pytest.raises(InputError, match="missing, and only it"):
+    with pytest.raises(InputError, match=r"items\.csv: missing"):
         Recommender.load(copy)
     with pytest.raises(InputError, match="no such run"):
         Recommender.load(tmp_path / "nowhere")
@@ -213,7 +245,7 @@ def test_an_approximate_index(untrained):
     sessions = [*walks(100), ["x"]]
     hits, total = approximate.recall(sessions, 20)
     assert total == 100 * 20 and hits >= 0.95 * total
-    found = zip(approximate.recommend(sessions, 20), untrained.recommend(sessions, 20), strict=True)
+    found = zip(approximate.recommend_many(sessions, 20), untrained.recommend_many(sessions, 20), strict=True)
     assert sum(len(set(a.items) & set(b.items)) for a, b in list(found)[:-1]) == hits
     assert approximate.recommend(["x"]) == untrained.recommend(["x"])
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-
 from benchmarks.scale import exponent
 from benchmarks.workload import PaddedSamples, load_reference, padded
+
 from paddle_srgnn.datasets.sessions import Sessions
 from paddle_srgnn.errors import InputError
 

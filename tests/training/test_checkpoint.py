@@ -9,18 +9,11 @@ import pytest
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.errors import InputError
 from paddle_srgnn.model import SRGNN
-from paddle_srgnn.training.checkpoint import (
-    Progress,
-    find_checkpoint,
-    last_checkpoint,
-    load_model,
-    read_checkpoint,
-    restore,
-    save_checkpoint,
-)
+from paddle_srgnn.run import Progress, Run
+from paddle_srgnn.training.checkpoint import restore, save_checkpoint
 
-SETTINGS = load_recipe("paper", ["embedding_dim=6"])
-DATASET = {"name": "toy", "path": "toy", "hash": "0123"}
+SETTINGS = load_recipe("paper", {"embedding_dim": "6"})
+DATASET = {"name": "toy", "path": "toy", "hash": "0123", "protocol": "sessions"}
 
 
 def trained(steps: int):
@@ -51,7 +44,7 @@ def run(tmp_path):
 def test_a_checkpoint_holds_the_references_keys_and_nothing_to_unpickle(run):
     from safetensors.numpy import load_file
 
-    folder = last_checkpoint(run)
+    folder = Run(run).find_checkpoint("last")
     assert folder.name == "step-00000002"
     assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "state.json", "training.safetensors"]
     with np.load(Path(__file__).parents[1] / "golden" / "one_step.npz") as golden:
@@ -64,7 +57,7 @@ def test_another_model_of_the_process_goes_on_alike(run):
     one, adam = trained(0)
     other, other_adam = trained(3)  # Paddle numbers its parameters differently
     for model, optimizer in ((one, adam), (other, other_adam)):
-        restore(read_checkpoint(last_checkpoint(run)), model, model, optimizer)
+        restore(Run(run).checkpoint("last"), model, model, optimizer)
         step(model, optimizer)
     for (name, a), (_, b) in zip(one.named_parameters(), other.named_parameters(), strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=name)
@@ -77,12 +70,20 @@ def test_only_named_checkpoints_are_kept(run):
     save(run, model, adam, step=7)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
         "best", "last", "step-00000005", "step-00000007"]  # fmt: skip
-    assert find_checkpoint(run).name == "step-00000005" and last_checkpoint(run).name == "step-00000007"
+    assert Run(run).find_checkpoint().name == "step-00000005" and Run(run).find_checkpoint("last").name == "step-00000007"
+
+
+def test_a_folder_of_the_users_own_is_never_removed(run):
+    for name in ("notes", "step-one", "step-00000002-backup"):
+        (run / "checkpoints" / name).mkdir()
+    save(run, *trained(1), step=3)
+    kept = {path.name for path in (run / "checkpoints").iterdir()}
+    assert kept == {"last", "step-00000003", "notes", "step-one", "step-00000002-backup"}
 
 
 def test_saving_a_step_again_never_touches_what_a_name_points_to(run, monkeypatch):
     model, adam = trained(1)
-    before = {path.name: path.read_bytes() for path in last_checkpoint(run).iterdir()}
+    before = {path.name: path.read_bytes() for path in Run(run).find_checkpoint("last").iterdir()}
     from paddle_srgnn.training import checkpoint
 
     def killed(_):
@@ -91,16 +92,16 @@ def test_saving_a_step_again_never_touches_what_a_name_points_to(run, monkeypatc
     monkeypatch.setattr(checkpoint, "atomic_file", killed)  # after the folder is written, before `last` moves on
     with pytest.raises(SystemExit):
         save(run, model, adam, step=2)
-    assert {path.name: path.read_bytes() for path in last_checkpoint(run).iterdir()} == before
+    assert {path.name: path.read_bytes() for path in Run(run).find_checkpoint("last").iterdir()} == before
     monkeypatch.undo()
     save(run, model, adam, step=2)
-    assert last_checkpoint(run).name == "step-00000002-2"
+    assert Run(run).find_checkpoint("last").name == "step-00000002-2"
 
 
 def test_a_checkpoint_is_found_by_its_own_path_too(run):
-    folder = last_checkpoint(run)
-    assert find_checkpoint(folder) == folder
-    model = load_model(read_checkpoint(folder))
+    folder = Run(run).find_checkpoint("last")
+    assert Run(folder).find_checkpoint() == folder
+    model = Run(folder).model()
     assert not model.training and model.n_items == 13
 
 
@@ -134,25 +135,25 @@ def flip(path):
     ],
 )
 def test_a_damaged_checkpoint_is_refused(run, damage, message):
-    folder = last_checkpoint(run)
+    folder = Run(run).find_checkpoint("last")
     damage(folder)
     with pytest.raises(InputError) as error:
-        load_model(read_checkpoint(folder))
+        Run(folder).model()
     assert message in str(error.value)
 
 
 def test_no_checkpoint_is_said_clearly(tmp_path, run):
     with pytest.raises(InputError, match="no such run"):
-        find_checkpoint(tmp_path / "nowhere")
+        Run(tmp_path / "nowhere").find_checkpoint()
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no checkpoint here"):
-        find_checkpoint(tmp_path / "empty")
-    shutil.rmtree(last_checkpoint(run))
+        Run(tmp_path / "empty").find_checkpoint()
+    shutil.rmtree(Run(run).find_checkpoint("last"))
     with pytest.raises(InputError, match="no checkpoint beside it"):
-        find_checkpoint(run)
+        Run(run).find_checkpoint()
 
 
 def test_a_pointer_cannot_lead_out_of_its_folder(run):
     (run / "checkpoints" / "last").write_text("../../elsewhere\n")
     with pytest.raises(InputError, match="no checkpoint beside it"):
-        find_checkpoint(run)
+        Run(run).find_checkpoint()

@@ -8,11 +8,12 @@ import pytest
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.datasets.samples import SampleBatches, sample_batches
 from paddle_srgnn.errors import InputError, WorkFailed
-from paddle_srgnn.training import loop
-from paddle_srgnn.training.checkpoint import find_checkpoint, last_checkpoint, load_model, read_checkpoint
-from paddle_srgnn.training.loop import Training, split_validation
+from paddle_srgnn.evaluation.results import evaluate
+from paddle_srgnn.protocols.paper import Measured, Paper
+from paddle_srgnn.run import Run
+from paddle_srgnn.training.loop import Training
 
-SMALL = ["embedding_dim=12", "batch_size=64", "learning_rate=0.02", "epochs=4", "lr_decay_after=3"]
+SMALL = {"embedding_dim": 12, "batch_size": 64, "learning_rate": 0.02, "epochs": 4, "lr_decay_after": 3}
 
 
 @pytest.fixture
@@ -23,8 +24,8 @@ def run(tmp_path):
 
 
 def train(dataset, run, *changes, resume=False, recipe="paper") -> Training:
-    checkpoint = read_checkpoint(last_checkpoint(run)) if resume else None
-    training = Training(dataset, load_recipe(recipe, SMALL + list(changes)), run, checkpoint)
+    checkpoint = Run(run).checkpoint("last") if resume else None
+    training = Training(dataset, load_recipe(recipe, SMALL | dict(change.split("=") for change in changes)), run, checkpoint)
     training.fit()
     return training
 
@@ -35,7 +36,7 @@ def rows(run) -> list[dict]:
 
 
 def weights(run) -> bytes:
-    return (last_checkpoint(run) / "model.safetensors").read_bytes()
+    return (Run(run).find_checkpoint("last") / "model.safetensors").read_bytes()
 
 
 def results(run) -> list[dict]:
@@ -45,18 +46,17 @@ def results(run) -> list[dict]:
 
 def test_it_learns_the_ring(ring, run):
     training = train(ring, run, "epochs=12", "lr_decay_after=")
-    epoch, metrics = training.test((1, 5))
-    assert epoch == 12
+    metrics = evaluate(run, ring, (1, 5)).metrics
+    assert Run(run).reported_epoch == training.progress.epoch - 1 == 12
     assert metrics["P@1"] == 100 and metrics["MRR@5"] == 100
     table = rows(run)
     assert [row["epoch"] for row in table] == [str(n) for n in range(1, 13)]
     assert float(table[-1]["loss"]) < float(table[0]["loss"]) / 3
-    assert table[-1]["test_P@1"] == "100.0" and table[0]["test_P@1"] == ""
 
 
 def test_the_strong_recipe_learns_the_ring(ring, run):
-    training = train(ring, run, "epochs=12", "warmup_steps=10", recipe="strong")
-    assert training.test((1, 5))[1]["P@1"] == 100
+    train(ring, run, "epochs=12", "warmup_steps=10", recipe="strong")
+    assert evaluate(run, ring, (1, 5)).metrics["P@1"] == 100
     rates = [float(row["lr"]) for row in rows(run)]
     assert rates[0] == pytest.approx(0.02 * 8 / 10)  # the epoch's last step, of eight, in the warm-up
     assert rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True) and rates[-1] < 1e-4
@@ -65,7 +65,7 @@ def test_the_strong_recipe_learns_the_ring(ring, run):
 def test_the_weights_to_use_are_the_average_of_those_trained(ring, run):
     from safetensors.numpy import load_file
 
-    training = Training(ring, load_recipe("paper", [*SMALL, "ema_decay=0.5"]), run)
+    training = Training(ring, load_recipe("paper", {**SMALL, "ema_decay": "0.5"}), run)
     expected = training.model.linear_one.weight.numpy()
     for number, batch in enumerate(sample_batches(SampleBatches(ring.train, 64, 70)), start=1):
         training._step(batch)
@@ -75,9 +75,9 @@ def test_the_weights_to_use_are_the_average_of_those_trained(ring, run):
     (run / "checkpoints").mkdir()
     training._save(["last"])
     for file, key, model in (("model", "{}", training.averaged), ("training", "{}/weight", training.model)):
-        saved = load_file(last_checkpoint(run) / f"{file}.safetensors")
+        saved = load_file(Run(run).find_checkpoint("last") / f"{file}.safetensors")
         np.testing.assert_array_equal(saved[key.format("gnn.w_ih")], model.gnn.w_ih.numpy())
-    evaluated = load_model(read_checkpoint(last_checkpoint(run)))
+    evaluated = Run(run).model()
     np.testing.assert_array_equal(evaluated.item_emb.weight.numpy(), training.averaged.item_emb.weight.numpy())
 
 
@@ -86,7 +86,7 @@ def test_without_averaging_there_is_one_model_and_no_second_copy_of_its_weights(
 
     training = train(ring, run, "epochs=1")
     assert training.averaged is training.model
-    assert not any(key.endswith("/weight") for key in load_file(last_checkpoint(run) / "training.safetensors"))
+    assert not any(key.endswith("/weight") for key in load_file(Run(run).find_checkpoint("last") / "training.safetensors"))
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_samples(ring, run):
@@ -98,8 +98,8 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_samples(ring, run):
 
 
 def test_l2_is_added_to_the_gradient_as_paddles_own_regulariser_does(ring, run):
-    training = Training(ring, load_recipe("paper", [*SMALL, "weight_decay=0.5"]), run)
-    expected = Training(ring, load_recipe("paper", [*SMALL, "weight_decay=0"]), run)
+    training = Training(ring, load_recipe("paper", {**SMALL, "weight_decay": "0.5"}), run)
+    expected = Training(ring, load_recipe("paper", {**SMALL, "weight_decay": "0"}), run)
     expected.adam = paddle.optimizer.Adam(
         0.02, parameters=expected.model.parameters(), weight_decay=paddle.regularizer.L2Decay(0.5)
     )
@@ -129,7 +129,7 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(ring, run, tmp_path, monke
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Training, "_step", counted)
-    with pytest.raises(KeyboardInterrupt, match=r"go on with: python tools/train.py --out .*stopped --resume"):
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted in epoch \d, step \d of 8; a checkpoint is written in .*stopped"):
         train(ring, stopped, recipe=recipe)
     monkeypatch.setattr(Training, "_step", step)
     train(ring, stopped, resume=True, recipe=recipe)
@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(ring
     monkeypatch.setattr(Training, "_step", poisoned)
     with pytest.raises(WorkFailed, match="nan in epoch 2, step 5"):
         train(ring, run)
-    good = read_checkpoint(last_checkpoint(run))
+    good = Run(run).checkpoint("last")
     assert good.progress.step == 8 and good.progress.epoch == 2
 
 
@@ -188,41 +188,38 @@ def test_weights_that_are_not_finite_are_never_saved(ring, run, monkeypatch):
     monkeypatch.setattr(Training, "_step", poisoned)
     with pytest.raises(WorkFailed, match=r"gnn\.b_ih is not finite"):
         train(ring, run)
-    assert read_checkpoint(last_checkpoint(run)).progress.step == 8
+    assert Run(run).checkpoint("last").progress.step == 8
+
+
+def measured_as(values, labels):
+    """A stand-in for `Paper.measure`; the label of a progress bar tells the split."""
+
+    def measure(self, scorer, sessions, ks, ties="mean", keep_lists=False, advance=None):
+        labels.append((sessions.n_samples, tuple(ks)))
+        return Measured({"P@3": next(values)})
+
+    return measure
 
 
 def test_early_stopping_reports_validations_choice(ring, run, monkeypatch):
-    values = iter([10.0, 30.0, 20.0, 30.0, 99.0])
-    measured = []
-
-    def evaluate(model, sessions, settings, ks, label, ties="mean", kept=None):
-        measured.append((label, sessions.n_samples, 3 in ks))
-        return {"P@3": next(values) if "valid" in label else 50.0}
-
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    asked = []
+    monkeypatch.setattr(Paper, "measure", measured_as(iter([10.0, 30.0, 20.0, 30.0, 99.0]), asked))
     training = train(ring, run, "epochs=9", "valid_fraction=0.2", "patience=2", "monitor=P@3")
     assert [row["valid_P@3"] for row in rows(run)] == ["10.0", "30.0", "20.0", "30.0"]
-    assert all(label == "evaluating valid" and n == training.valid.n_samples and has_k for label, n, has_k in measured)
-    assert read_checkpoint(find_checkpoint(run)).progress.epoch - 1 == 2
-    assert training.test() == (2, {"P@3": 50.0})
-    assert [row["test_P@3"] for row in rows(run)] == ["", "50.0", "", ""]
+    assert asked == [(training.valid.n_samples, (5, 10, 20, 3))] * 4
+    assert Run(run).reported_epoch == 2 and Run(run).is_finished
 
 
 def test_the_test_set_is_untouched_unless_asked_for(ring, run, monkeypatch):
-    labels = []
-    monkeypatch.setattr(loop, "evaluate", lambda *args, **kept: labels.append(args[4]) or {"P@20": 1.0})
+    asked = []
+    monkeypatch.setattr(Paper, "measure", measured_as(iter([1.0] * 9), asked))
     train(ring, run, "epochs=2")
-    assert labels == []
+    assert asked == []
     (run / "again").mkdir()
     train(ring, run / "again", "epochs=2", "eval_every_epoch=true")
-    assert labels == ["evaluating test"] * 2
+    assert asked == [(ring.test.n_samples, (5, 10, 20))] * 2
 
 
-def test_validation_takes_the_most_recent_sessions(ring):
-    older, recent = split_validation(ring, load_recipe("paper", ["valid_fraction=0.1"]))
-    assert len(recent) == 15 and older.dates.max() < recent.dates.min()
-    assert split_validation(ring, load_recipe("paper")) == (ring.train, None)
+def test_early_stopping_needs_validation(ring, run):
     with pytest.raises(InputError, match="patience=3 needs validation"):
-        split_validation(ring, load_recipe("paper", ["patience=3"]))
-    with pytest.raises(InputError, match="share"):
-        split_validation(ring, load_recipe("paper", ["valid_fraction=0.0001"]))
+        Training(ring, load_recipe("paper", {"patience": 3}), run)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from paddle_srgnn.evaluation.metrics import NotFinite, count_above, ranking_metrics, ranks
+from paddle_srgnn.protocols.metrics import NotFinite, count_above, ranking_metrics, ranks
 
 SCORES = np.array(
     [

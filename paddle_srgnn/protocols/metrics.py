@@ -79,7 +79,7 @@ def ranks(greater: np.ndarray, equals: np.ndarray, ties: str = "mean") -> np.nda
 def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The columns of the k highest scores of each row and those scores, best first, equal ones by column.
 
-    A row's columns are dealt out to some 32k groups. The k-th highest of the groups' maxima is a bound that k scores
+    The columns of a row are dealt out to 32 k groups. The k-th highest of the groups' maxima is a bound that k scores
     reach, so the top k are among the few that reach it, and only those are sorted.
 
     Args:

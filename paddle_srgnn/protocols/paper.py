@@ -1,0 +1,98 @@
+"""The paper's protocol: every click but a session's first is a sample, and its item is ranked against all others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..datasets.sessions import SessionDataset, Sessions
+from ..errors import InputError
+from .metrics import TIES, ranking_metrics, ranks
+
+TOP = 20  # length of the lists that are kept
+
+
+class Measured(NamedTuple):
+    """What a pass over the samples found.
+
+    Attributes:
+        metrics: by name, such as "P@20", in percent.
+        ranks: (samples,) float64, from 1, in the order of the samples; None under a protocol without ranks.
+        top: (samples, k) int32, the best items of each sample, best first, where they were asked for.
+    """
+
+    metrics: dict[str, float]
+    ranks: np.ndarray | None = None
+    top: np.ndarray | None = None
+
+
+class Paper:
+    """Wu et al. (AAAI 2019), section 4. Metrics are P@K, MRR@K and NDCG@K of the next item."""
+
+    name = "sessions"  # in meta.json
+    unit = "sessions"
+    samples = "samples"  # what the metrics are means of
+    metrics = ("P", "MRR", "NDCG")
+    ks = (5, 10, 20)
+    ties = "mean"  # the default of tie_rules
+    tie_rules = tuple(TIES)
+    cosine = False  # lists are ordered by inner product; item 0 is never listed
+
+    def metric(self, name: str) -> str:
+        """The protocol's name for a monitored metric: with one right item per sample, recall@K is P@K.
+
+        Raises:
+            InputError: the protocol has no such metric.
+        """
+        kind, _, k = name.partition("@")
+        return _known(self, f"{'P' if kind == 'recall' else kind}@{k}", name)
+
+    def split(self, dataset: SessionDataset, share: float) -> tuple[Sessions, Sessions | None]:
+        """The sessions to train on, and those of validation: the most recent share; None where it is 0."""
+        return dataset.train.split_recent(share) if share else (dataset.train, None)
+
+    def n_samples(self, train: Sessions) -> int:
+        """How many samples an epoch has."""
+        return train.n_samples
+
+    def positions(self, train: Sessions, seed: int, epoch: int) -> np.ndarray:
+        """The targets of an epoch's samples, positions in `train.items`, int64 (n_samples,)."""
+        return train.sample_positions()
+
+    def n_measured(self, sessions: Sessions) -> int:
+        """How many samples the metrics of these sessions are means of."""
+        return sessions.n_samples
+
+    def describe(self, sessions: Sessions) -> str:
+        return f"{len(sessions):,} sessions, {sessions.n_samples:,} samples"
+
+    def measure(
+        self,
+        scorer,
+        sessions: Sessions,
+        ks: Sequence[int],
+        ties: str = ties,
+        keep_lists: bool = False,
+        advance: Callable[[int], object] = lambda samples: None,
+    ) -> Measured:
+        """Rank the target of every sample against all items.
+
+        Args:
+            scorer: its `count(sessions, advance, top)` counts the items that score above and as high as each target.
+            ks: the cut-offs.
+            ties: the place of a target among items of equal score, see `metrics.ranks`.
+            keep_lists: whether to keep the best items of each sample.
+            advance: called with the number of samples done.
+        """
+        top = np.empty((sessions.n_samples, min(TOP, scorer.n_items - 1)), dtype=np.int32) if keep_lists else None
+        found = ranks(*scorer.count(sessions, advance, top), ties=ties)
+        return Measured(ranking_metrics(found, sorted(set(ks))), found, top)
+
+
+def _known(protocol, metric: str, asked: str) -> str:
+    if metric.partition("@")[0] not in protocol.metrics:
+        known = ", ".join(f"{kind}@K" for kind in protocol.metrics)
+        raise InputError(f"monitor={asked}: data of protocol {protocol.name} have {known}; monitor one of them")
+    return metric

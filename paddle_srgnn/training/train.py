@@ -1,0 +1,125 @@
+"""A whole training: from a dataset and a recipe to a run's folder with its report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+from typing import Any
+
+from ..datasets.sessions import SessionDataset
+from ..evaluation.baselines import baselines
+from ..evaluation.results import Result, evaluate
+from ..protocols import protocol_of
+from ..report.page import write_page
+from ..run import Run, create_run, describe_environment, write_config
+from ..runtime import log_to, set_device, thread_count, tune
+from .loop import Training, prefixed, write_metrics
+from .plan import Plan, make_plan
+
+logger = logging.getLogger(__name__)
+
+REPORT, LOG = "report.html", "train.log"
+CHEAP = 50_000_000  # scores; the baselines rank as many in some seconds
+
+
+def train(
+    data: SessionDataset | str | os.PathLike | None = None,
+    recipe: str | None = None,
+    out: str | os.PathLike | None = None,
+    *,
+    resume: bool = False,
+    test: bool = True,
+    device: str | None = None,
+    threads: int | None = None,
+    **settings: Any,
+) -> Run:
+    """Train SR-GNN and report on it, as `srgnn train` does; progress goes to stderr.
+
+    Args:
+        data: a dataset, its folder, or "sample" (None), the embedded one; of a run to resume None stands for its own.
+        recipe: "paper" (None), "strong", "datawhale", or a YAML file of settings.
+        out: folder of the run; None for runs/DATA-RECIPE-N.
+        resume: go on with the run in `out` from its last checkpoint, to the same bytes as without the interruption.
+        test: whether the report is on the test set; otherwise it is on validation, to compare settings.
+        device: "cpu" or "gpu"; None for a GPU where there is one.
+        threads: of the CPU; None for as many as `tune` chose.
+        settings: any of `config.Settings` that the recipe should have otherwise.
+
+    Raises:
+        InputError: a setting is unknown or impossible, `out` exists, or the data is no dataset.
+        WorkFailed: the training has diverged.
+        KeyboardInterrupt: it was interrupted, after a checkpoint was written.
+    """
+    plan = make_plan(data, recipe, out, resume=resume, test=test, settings=settings)
+    if threads is not None:
+        tune(threads)
+    with contextlib.nullcontext() if logger.hasHandlers() else log_to():
+        result = carry_out(plan, device)
+        write_report(plan, [result, *cheap_baselines(plan)])
+    return result.run
+
+
+def carry_out(plan: Plan, device: str | None = None) -> Result:
+    """Train as planned; returns the result of the reported checkpoint."""
+    device = set_device(device or plan.config.environment.get("device"))
+    config = dataclasses.replace(plan.config, environment=describe_environment(device, thread_count()))
+    if plan.resume:
+        planned = plan.config.environment["threads"]
+        if thread_count() != planned:
+            logger.warning("%d threads instead of %d: rounding will differ", thread_count(), planned)
+        saved = (plan.folder / "checkpoints" / "last").is_file()  # not where it was stopped before the first
+        checkpoint = Run(plan.folder).checkpoint("last") if saved else None
+        training = Training(plan.dataset, config.settings, plan.folder, checkpoint)
+        write_config(plan.folder, config)
+    else:
+        training = Training(plan.dataset, config.settings, plan.folder)
+        create_run(plan.folder, config, plan.dataset)
+    with log_to(plan.folder / LOG):
+        _announce(plan, config.environment)
+        training.fit()
+    return _tested(plan, training) if plan.test else _validated(plan, training)
+
+
+def _announce(plan: Plan, environment: dict) -> None:
+    """Log everything applied, once."""
+    dataset, described = plan.dataset, protocol_of(plan.dataset).describe
+    logger.info("run %s: recipe %s on %s", plan.folder, plan.config.recipe, dataset.name)
+    logger.info("settings: %s", ", ".join(f"{key}={value}" for key, value in vars(plan.config.settings).items()))
+    parts = "; ".join(f"{part} {described(sessions)}" for part, sessions in dataset.parts.items())
+    logger.info("data: %s; %d items, hash %s", parts, dataset.n_items - 1, dataset.hash[:12])
+    logger.info("environment: %s", ", ".join(f"{key}={value}" for key, value in environment.items()))
+
+
+def _tested(plan: Plan, training: Training) -> Result:
+    """Evaluate the reported checkpoint on the test set, and note the figures in metrics.csv."""
+    run = Run(plan.folder)
+    result = evaluate(run, plan.dataset, keep_lists=True, label="evaluating test")
+    history = [dict(row) for row in training.progress.history]
+    history[run.reported_epoch - 1] |= prefixed("test", result.metrics)
+    write_metrics(plan.folder, history)
+    return result
+
+
+def _validated(plan: Plan, training: Training) -> Result:
+    """What validation has measured of the reported checkpoint."""
+    run = Run(plan.folder)
+    row = training.progress.history[run.reported_epoch - 1]
+    metrics = {key.removeprefix("valid_"): value for key, value in row.items() if key.startswith("valid_")}
+    return Result(run.name, training.protocol.n_measured(training.valid), metrics, sessions=training.valid, run=run)
+
+
+def cheap_baselines(plan: Plan) -> list[Result]:
+    """The baselines' results on the test set, where that takes some seconds at most."""
+    dataset = plan.dataset
+    if not plan.test or protocol_of(dataset).n_measured(dataset.test) * dataset.n_items > CHEAP:
+        return []
+    return [evaluate(baseline, dataset, keep_lists=True) for baseline in baselines(dataset)]
+
+
+def write_report(plan: Plan, results: list[Result], folder=None) -> None:
+    """Write the report.html of a run, or of several into the folder around them."""
+    ties = protocol_of(plan.dataset).ties
+    path = (folder or plan.folder) / REPORT
+    write_page(path, plan.dataset, "test" if plan.test else "valid", ties, results, [], "")
