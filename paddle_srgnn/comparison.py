@@ -1,26 +1,30 @@
 """Parity and speed against another implementation of the reference's interface, on the same weights and batches.
 
-Integers must be equal; floats may differ by what another order of additions makes of them, as in the tests against the
-reference's own tensors.
+Integers must be equal. Floats may differ by rounding, as in the tests against the reference's own tensors.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.machinery
+import importlib.util
 import inspect
 import statistics
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.workload import PaddedSamples, own_error, padded, random_sessions
 from .datasets.sessions import SessionDataset, Sessions
 from .errors import InputError, WorkFailed
+from .graph import pad
 from .model import SRGNN
-from .runtime import import_paddle
 from .run import Run
+from .runtime import import_paddle
 
 paddle = import_paddle()
 
@@ -30,10 +34,10 @@ STEPS, LEARNING_RATE = 10, 1e-3  # of Adam
 ADAM_LOSSES = f"loss in {STEPS} Adam steps"
 INTERFACE = "SRGNN(config), forward(item_seq, mask, item) and _get_slice(item_seq)"
 
-# The allowed difference is a share of the largest entry that the reference computes, or of 1 where that is smaller.
+# Relative to the largest entry of the reference's tensor, or to 1 where that is smaller.
 TOLERANCES = dict.fromkeys(GRAPH, 0.0) | {"A": 1e-7, "user_emb": 2e-6, "loss": 2e-6, ADAM_LOSSES: 1e-4}
-# Of gradients it is a share of the largest entry of each, and a little for those that are zero. With trained weights
-# and 43 thousand items the reference's float32 softmax alone is 1.5e-4 of it away from float64; ours is 4e-6.
+# Gradients: relative to the largest entry of each tensor, plus an absolute part for those that are zero. With trained
+# weights and 43,000 items the reference's float32 softmax alone is off by 1.5e-4 from float64, ours by 4e-6.
 GRADIENT_TOLERANCE, SMALLEST_GRADIENT = 5e-4, 1e-7
 
 Batches = Mapping[str, tuple[np.ndarray, np.ndarray]]  # item_seq (B, L) and target (B,), by name
@@ -41,88 +45,125 @@ Batches = Mapping[str, tuple[np.ndarray, np.ndarray]]  # item_seq (B, L) and tar
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The largest difference in one quantity on one batch.
-
-    Attributes:
-        batch: the batch's name.
-        quantity: one of TOLERANCES, or "gradient of NAME".
-        largest: the largest absolute difference; infinite where the shapes differ.
-        allowed: the tolerance.
-    """
+    """The largest difference in one quantity on one batch."""
 
     batch: str
-    quantity: str
-    largest: float
+    quantity: str  # one of TOLERANCES, or "gradient of NAME"
+    largest: float  # absolute; infinite where the shapes differ
     allowed: float
 
     @property
     def passed(self) -> bool:
-        return self.largest <= self.allowed  # not a number never passes
+        return self.largest <= self.allowed  # False for NaN
 
 
 @dataclasses.dataclass
 class Comparison:
-    """What comparing two implementations found.
+    """The result of `compare`."""
 
-    Attributes:
-        differences: of every quantity on every batch.
-        errors: the reference's own error, by the batch on which it failed.
-        step_ms: the median milliseconds of a training step, (ours, the reference's), by batch.
-    """
-
-    differences: list[Difference] = dataclasses.field(default_factory=list)
-    errors: dict[str, str] = dataclasses.field(default_factory=dict)
-    step_ms: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    differences: list[Difference] = dataclasses.field(default_factory=list)  # of every quantity on every batch
+    errors: dict[str, str] = dataclasses.field(default_factory=dict)  # by batch, raised by the reference's code
+    step_ms: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # medians by batch: ours, theirs
 
     @property
     def passed(self) -> bool:
         return not self.errors and all(difference.passed for difference in self.differences)
 
 
+def load_reference(file: str) -> type:
+    """Run a Python file and return the class that FILE.py:CLASS names, SRGNN by default.
+
+    Raises:
+        InputError: there is no such file or class.
+        WorkFailed: the file raises an error.
+    """
+    path, _, name = file.partition(":")
+    name = name or "SRGNN"
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    loader = importlib.machinery.SourceFileLoader("reference", path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("reference", loader))
+    sys.modules["reference"] = module  # where dataclasses and inspect look for it
+    try:
+        loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise WorkFailed(f"{path} cannot be run: {own_error(error, path)}") from error
+    if not inspect.isclass(getattr(module, name, None)):
+        raise InputError(f"{path} has no class {name}")
+    return getattr(module, name)
+
+
+def own_error(error: BaseException, file: str) -> str:
+    """One line on an error: its type, its message, and the last line of the file in its traceback."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    where = f" (line {lines[-1]} of {file})" if lines else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+
+
 def random_weights(sizes: Mapping[str, int], seed: int = 0) -> dict[str, np.ndarray]:
-    """A state dict from U(-1/sqrt d, 1/sqrt d): biases and the padding's row too, so that each of them shows."""
+    """A state dict from U(-1/sqrt d, 1/sqrt d), biases and the padding's row included, so that every weight matters."""
     rng = np.random.default_rng(seed)
     bound = sizes["embedding_dim"] ** -0.5
     shapes = {name: tensor.shape for name, tensor in SRGNN(sizes).state_dict().items()}
     return {name: rng.uniform(-bound, bound, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
+def random_sessions(n_rows: int, length: int, n_items: int, seed: int = 0) -> list[np.ndarray]:
+    """Sessions of 1 to `length` clicks, one click in five repeats an item of its session."""
+    rng = np.random.default_rng(seed)
+    sessions = []
+    for n_clicks in rng.integers(1, length + 1, n_rows):
+        clicks = rng.integers(1, n_items, n_clicks)
+        back = rng.random(n_clicks) < 0.2
+        clicks[back] = clicks[rng.integers(0, n_clicks, n_clicks)][back]
+        sessions.append(clicks)
+    return sessions
+
+
 def random_batches(n_items: int, seed: int = 0) -> Batches:
-    """A batch for each way in which sessions can be special."""
+    """Batches of random sessions by name, one for each special case."""
     rng = np.random.default_rng(seed)
     rows = {
-        "padded": padded(random_sessions(100, 20, n_items, seed), 20),
+        "padded": pad(random_sessions(100, 20, n_items, seed), 20),
         "full rows": rng.integers(1, n_items, (32, 10)),
         "single clicks": rng.integers(1, n_items, (16, 1)),
-        "single clicks, padded": padded([rng.integers(1, n_items, 1) for _ in range(16)], 5),
-        "self-loops and repeats": padded([rng.integers(1, 4, n) for n in rng.integers(1, 13, 32)], 12),
-        "long": padded([rng.integers(1, n_items, 70), *random_sessions(15, 70, n_items, seed + 1)], 70),
-        "one row": padded([rng.integers(1, n_items, 7)], 9),
+        "single clicks, padded": pad([rng.integers(1, n_items, 1) for _ in range(16)], 5),
+        "self-loops and repeats": pad([rng.integers(1, 4, n) for n in rng.integers(1, 13, 32)], 12),
+        "long": pad([rng.integers(1, n_items, 70), *random_sessions(15, 70, n_items, seed + 1)], 70),
+        "one row": pad([rng.integers(1, n_items, 7)], 9),
     }
     return {name: (item_seq, rng.integers(1, n_items, len(item_seq))) for name, item_seq in rows.items()}
 
 
 def real_batches(sessions: Sessions, max_session_length: int, seed: int = 0) -> Batches:
     """Three batches of up to 100 samples, drawn at random, padded to their longest input."""
-    samples = PaddedSamples(sessions, max_session_length)
-    order = np.random.default_rng(seed).permutation(len(samples.positions))[:300]
-    batches = {}
-    for number, drawn in enumerate(np.array_split(order, min(3, len(order))), 1):
-        item_seq, target = samples.batch(drawn)
-        longest = int((item_seq > 0).sum(axis=1).max())
-        batches[f"samples {number}"] = item_seq[:, :longest], target
-    return batches
+    positions = np.random.default_rng(seed).permutation(sessions.sample_positions())[:300]
+    return {
+        f"samples {number}": padded_samples(sessions, drawn, max_session_length)
+        for number, drawn in enumerate(np.array_split(positions, min(3, len(positions))), 1)
+    }
 
 
-def of_run(
-    run: Run, data: SessionDataset | str | None = None
-) -> tuple[dict[str, int], dict[str, np.ndarray], Batches]:
-    """A checkpoint's sizes and weights, and batches of a dataset's test samples, for `compare`.
+def padded_samples(
+    sessions: Sessions, positions: np.ndarray, max_session_length: int, length: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The padded inputs (B, length) and the targets (B,) of the samples at `positions`, int64."""
+    starts = np.maximum(sessions.sample_starts(positions), positions - max_session_length)
+    items = np.asarray(sessions.items)  # the same memory map, without its slower indexing
+    inputs = [items[start:end] for start, end in zip(starts, positions, strict=True)]
+    return pad(inputs, length), items[positions].astype(np.int64)
 
-    Whether item 0 was scored in training does not count: here it is in both, as in the reference.
+
+Given = tuple[dict[str, int], dict[str, np.ndarray], Batches]  # sizes, weights and batches, as `compare` takes them
+
+
+def of_run(run: Run, data: SessionDataset | str | None = None) -> Given:
+    """A run's sizes and weights, and batches of a dataset's test samples (default: the run's own), for `compare`.
+
+    Item 0 is scored here, as in the reference, even if it was not in training.
 
     Raises:
-        InputError: the checkpoint's switches make its layers other than the reference's, or the dataset does not fit.
+        InputError: a setting of the run gives the model layers that the reference lacks, or the dataset does not fit.
     """
     checkpoint = run.checkpoint()
     settings = checkpoint.settings
@@ -140,17 +181,17 @@ def of_run(
 def compare(
     reference: type, sizes: Mapping[str, int], weights: Mapping[str, np.ndarray], batches: Batches
 ) -> Comparison:
-    """Run two implementations with the same weights on the same batches.
+    """Run this package's SRGNN and another implementation with the same weights on the same batches.
 
     Args:
-        reference: a class with the interface of the reference's SRGNN.
-        sizes: embedding_dim, step and n_items; our switches are off.
-        weights: the state dict that is copied into both for each batch.
-        batches: what they run on.
+        reference: a class with the reference's interface.
+        sizes: embedding_dim, step and n_items.
+        weights: the state dict that both load before each batch.
+        batches: item_seq (B, L) and target (B,) by name.
 
     Raises:
-        InputError: the class has not that interface.
-        WorkFailed: it cannot be made, or its state dict is not the reference's.
+        InputError: the class lacks the interface.
+        WorkFailed: its constructor fails, or its state dict has other keys or shapes.
     """
     _require_interface(reference)
     with _its_own_code(reference):
@@ -176,7 +217,7 @@ def compare(
 
 
 class _ReferenceFailed(WorkFailed):
-    """An error in the reference's own code."""
+    """The reference's code raised an error."""
 
 
 @contextlib.contextmanager
@@ -184,24 +225,23 @@ def _its_own_code(reference: type) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        what = own_error(error, inspect.getfile(reference))
-        raise _ReferenceFailed(f"the reference fails, by an error of its own: {what}") from error
+        raise _ReferenceFailed(f"the reference failed: {own_error(error, inspect.getfile(reference))}") from error
 
 
 def _require_interface(reference: type) -> None:
     try:
         if not issubclass(reference, paddle.nn.Layer):
-            raise TypeError("it is no paddle.nn.Layer")
+            raise TypeError("it is not a paddle.nn.Layer")
         inspect.signature(reference).bind("config")
         inspect.signature(reference.forward).bind("self", "item_seq", "mask", "item")
         inspect.signature(reference._get_slice).bind("self", "item_seq")
     except (TypeError, AttributeError) as error:
         name = getattr(reference, "__name__", reference)
-        raise InputError(f"{name} has not the reference's interface, {INTERFACE}: {error}") from None
+        raise InputError(f"{name} lacks the reference's interface, {INTERFACE}: {error}") from None
 
 
 def _compare_on(ours, theirs, weights: Mapping[str, np.ndarray], batch: tuple, name: str):
-    """The differences on one batch, and both medians of a training step."""
+    """The differences on one batch, and the median milliseconds of a training step of each."""
     with _its_own_code(type(theirs)):
         expected = _computed(theirs, weights, *batch)
         their_step = _training(theirs, weights, *batch)
@@ -220,7 +260,7 @@ def _compare_on(ours, theirs, weights: Mapping[str, np.ndarray], batch: tuple, n
 
 
 def _computed(model, weights: Mapping[str, np.ndarray], item_seq, target) -> dict[str, np.ndarray]:
-    """Everything an implementation computes on a batch, by quantity."""
+    """The tensors that an implementation computes on a batch, by quantity."""
     model.set_state_dict(weights)
     model.train()
     graph = model._get_slice(item_seq)
@@ -229,7 +269,7 @@ def _computed(model, weights: Mapping[str, np.ndarray], item_seq, target) -> dic
     quantities |= {"user_emb": output["user_emb"], "loss": output["loss"]}
     output["loss"].backward()
     for name, parameter in model.named_parameters():
-        # Without a gradient a parameter is not trained, as with one of zero.
+        # A parameter without a gradient is not trained, as if its gradient were zero.
         gradient = paddle.zeros_like(parameter) if parameter.grad is None else parameter.grad
         quantities[f"gradient of {name}"] = gradient
     arrays = {quantity: np.array(tensor) for quantity, tensor in quantities.items()}
@@ -238,7 +278,7 @@ def _computed(model, weights: Mapping[str, np.ndarray], item_seq, target) -> dic
 
 
 def _training(model, weights: Mapping[str, np.ndarray], item_seq, target) -> Callable[[], tuple[float, float]]:
-    """A function that takes one step of Adam and returns the loss before it and its milliseconds."""
+    """A function that takes one Adam step and returns the loss before it and the step's milliseconds."""
     model.set_state_dict(weights)
     adam = paddle.optimizer.Adam(LEARNING_RATE, parameters=model.parameters())
 

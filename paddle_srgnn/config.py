@@ -112,7 +112,6 @@ class Settings(ModelSettings):
     eval_every_epoch: bool = _setting(False, help="test every epoch, for best-on-test figures")
     # The work; nothing here changes a result
     eval_batch_size: int = _setting(512, help="samples in a batch of an evaluation", minimum=1)
-    num_workers: int = _setting(0, help="processes that build batches; 0: a thread of this one", minimum=0)
     save_every_steps: int = _setting(1000, help="steps between checkpoints; 0: only after each epoch", minimum=0)
 
     def model_config(self, n_items: int) -> ModelConfig:

@@ -8,6 +8,7 @@ connection matrix, section 3.2, without its weights by occurrence: the authors' 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -123,6 +124,14 @@ def _messages(source: np.ndarray, target: np.ndarray, n_nodes: int) -> tuple[np.
     receiver, sender = np.divmod(keys, 2 * n_nodes)
     weight = 1 / np.bincount(receiver)[receiver]
     return sender, receiver, weight.astype(np.float32)
+
+
+def pad(sessions: Sequence[Sequence[int]], length: int | None = None) -> np.ndarray:
+    """Left-align sessions and pad them with 0 to `length` (default: the longest session's): (B, length) int64."""
+    lengths = np.array([len(session) for session in sessions])
+    rows = np.zeros((len(sessions), lengths.max() if length is None else length), dtype=np.int64)
+    rows[np.arange(rows.shape[1]) < lengths[:, None]] = np.concatenate(sessions)
+    return rows
 
 
 def unpad(item_seq: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Measure speed and memory: medians over rounds in which the contenders, each in a process of its own, take turns."""
+"""Measure speed and memory. Contenders run in processes of their own and take turns; figures are over all rounds."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from paddle_srgnn import cli  # noqa: E402
+from paddle_srgnn import cli
 
 
 def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--rounds", type=cli.positive_int, default=5, metavar="N", help="default: 5")
+    common.add_argument("--rounds", type=cli.positive_int, default=5, metavar="N", help="rounds (default: 5)")
     common.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     data = argparse.ArgumentParser(add_help=False)
-    data.add_argument("--data", default="sample", help="folder of a dataset, or sample (default)")
+    data.add_argument("--data", default="sample", help="folder of a dataset, or sample (default: sample)")
     against = argparse.ArgumentParser(add_help=False)
-    against.add_argument("--reference", metavar="FILE.py[:CLASS]", help="another implementation; this runs the file")
+    against.add_argument("--reference", metavar="FILE.py[:CLASS]", help="also measure this class; runs the file")
     length = argparse.ArgumentParser(add_help=False)
-    length.add_argument("--length", type=cli.positive_int, default=20, help="the baselines' padding (default: 20)")
+    length.add_argument(
+        "--length", type=cli.positive_int, default=20, metavar="N",
+        help="clicks to which the other implementations pad a session (default: 20)",
+    )  # fmt: skip
 
     parser = argparse.ArgumentParser("benchmark.py", description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
     what.add_parser("graph", parents=[common, against], help="building the graphs of a batch")
     train = what.add_parser("train", parents=[common, data, against, length], help="training steps end to end")
-    train.add_argument("--batch", type=cli.positive_int, default=512, help="samples in a batch (default: 512)")
+    train.add_argument("--batch", type=cli.positive_int, default=512, metavar="N", help="batch size (default: 512)")
     what.add_parser("evaluate", parents=[common, data, against, length], help="a whole ranking pass")
-    scale = what.add_parser("scale", parents=[common], help="growth with catalogue, batch, length and width")
-    scale.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it")
+    scale = what.add_parser("scale", parents=[common], help="growth with catalogue, batch, session length and width")
+    scale.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the times as a chart")
     what.add_parser("startup", parents=[common], help="--help of each tool, and the import")
     return parser
 
@@ -38,24 +41,21 @@ def work(args: argparse.Namespace) -> None:
     from paddle_srgnn.errors import InputError
     from paddle_srgnn.files import write_json
 
-    for path in (args.json, getattr(args, "plot", None)):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise InputError(f"{path}: its folder does not exist")
+    cli.check_folders(args.json, getattr(args, "plot", None))
     if getattr(args, "reference", None) and not Path(args.reference.partition(":")[0]).is_file():
         raise InputError(f"--reference {args.reference}: no such file")
     if getattr(args, "data", "sample") != "sample":
         from paddle_srgnn.datasets.sessions import open_dataset
 
         open_dataset(args.data)
-    figures = {"graph": graph, "train": train, "evaluate": evaluate, "scale": scale, "startup": startup}[args.what](
-        args
-    )
+    run = {"graph": graph, "train": train, "evaluate": evaluate, "scale": scale, "startup": startup}[args.what]
+    figures = run(args)
     if args.json:
         write_json(args.json, {"benchmark": args.what, "rounds": args.rounds, "figures": figures})
 
 
 def measured(listed: list[tuple], rounds: int) -> dict[str, dict]:
-    """Each contender's figures in milliseconds, summed up, and its peak memory in MB."""
+    """Each contender's median, least and largest milliseconds, and its peak memory in MB."""
     from benchmarks.contender import measure, summary
 
     done = measure(listed, rounds, lambda line: print(line, file=sys.stderr))
@@ -110,6 +110,7 @@ def train(args: argparse.Namespace) -> dict:
 
 def evaluate(args: argparse.Namespace) -> dict:
     from benchmarks.evaluate import contenders
+
     from paddle_srgnn.datasets import load_dataset
 
     figures = measured(contenders(args.data, args.reference, args.length), args.rounds)
@@ -162,5 +163,9 @@ def startup(args: argparse.Namespace) -> dict:
     return figures
 
 
+def main(argv=None) -> int:
+    return cli.run(parser(), work, argv)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(parser(), work))
+    sys.exit(main())

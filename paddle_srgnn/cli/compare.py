@@ -1,7 +1,6 @@
-"""Compare with another implementation of SR-GNN, with the same weights on the same batches: results and speed.
+"""Compare results and speed with another implementation of SR-GNN, with the same weights on the same batches.
 
-Exit code 0 says that everything agrees within the tolerances, 1 that something differs or that the other implementation
-fails, in its own words.
+Exit code 0: everything agrees within the tolerances. 1: something differs, or the other implementation fails.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgnn compare", description=__doc__, formatter_class=formatter)
     parser.add_argument(
         "--reference", required=True, metavar="FILE.py[:CLASS]",
-        help="the other implementation, with the reference's interface (default class: SRGNN); this RUNS the file",
+        help="the other implementation, a class with the reference's interface (default: SRGNN); this RUNS the file",
     )  # fmt: skip
     parser.add_argument(
         "--checkpoint", type=Path, metavar="RUN",
-        help="compare with trained weights on real test samples, instead of random weights on made-up batches",
+        help="run or checkpoint whose weights and test samples to use (default: random weights and sessions)",
     )  # fmt: skip
-    parser.add_argument("--data", help="the dataset of the test samples (default: the checkpoint's own)")
+    parser.add_argument("--data", metavar="DIR", help="dataset of the test samples (default: the run's own)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every difference as JSON")
     cli.add_machine(parser, device=False)
     return parser
@@ -35,13 +34,11 @@ def parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> int:
     from .. import runtime
-    from ..benchmarks.workload import load_reference
     from ..errors import InputError
 
-    if args.json is not None and not args.json.resolve().parent.is_dir():
-        raise InputError(f"{args.json}: its folder does not exist")
+    cli.check_folders(args.json)
     if args.data and not args.checkpoint:
-        raise InputError("--data needs --checkpoint RUN, whose weights are compared on its test samples")
+        raise InputError("--data applies only with --checkpoint RUN")
     if not Path(args.reference.partition(":")[0]).is_file():
         raise InputError(f"--reference {args.reference}: no such file")
     runtime.tune(args.threads)
@@ -49,31 +46,28 @@ def work(args: argparse.Namespace) -> int:
 
     from .. import comparison
 
-    sizes, weights, batches = trained(args) if args.checkpoint else made_up()
+    sizes, weights, batches = given(args)
     print(f"running the code in {args.reference}", file=sys.stderr)
-    with contextlib.redirect_stdout(sys.stderr):  # whatever that code prints is no result of ours
-        found = comparison.compare(load_reference(args.reference), sizes, weights, batches)
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for results only
+        found = comparison.compare(comparison.load_reference(args.reference), sizes, weights, batches)
     show(found)
     if args.json:
         write(args, sizes, found)
     return cli.DONE if found.passed else cli.FAILED
 
 
-def made_up():
-    from ..comparison import SIZES, random_batches, random_weights
+def given(args: argparse.Namespace):
+    """The sizes, weights and batches to compare on."""
+    from ..comparison import SIZES, of_run, random_batches, random_weights
+    from ..run import Run
 
+    if args.checkpoint:
+        return of_run(Run(args.checkpoint), args.data)
     return SIZES, random_weights(SIZES), random_batches(SIZES["n_items"])
 
 
-def trained(args: argparse.Namespace):
-    from ..comparison import of_run
-    from ..run import Run
-
-    return of_run(Run(args.checkpoint), args.data)
-
-
 def show(found) -> None:
-    """A row of the worst differences for each batch, then what differs or fails, then the verdict."""
+    """Print the largest differences on each batch, then what differs or fails, then whether all pass."""
     from ..evaluation.results import format_table
 
     columns: dict[str, dict[str, list]] = {}
@@ -102,7 +96,7 @@ def column_of(quantity: str) -> str:
 
 
 def worst(differences: list):
-    """What to show of several: one that fails, before others one that is not a number, else the largest."""
+    """The difference to show of several: NaN before other failures, else the largest."""
     return max(differences, key=lambda one: (not one.passed, one.largest != one.largest, one.largest))
 
 
@@ -116,11 +110,11 @@ def tolerances() -> str:
 
     scaled = {column_of(quantity): f"{share:g}" for quantity, share in TOLERANCES.items()}
     listed = ", ".join(f"{name} {share}" for name, share in scaled.items())
-    return f"{listed}, times the largest entry where that is above 1; gradients {GRADIENT_TOLERANCE:g} times it"
+    return f"{listed} of the largest entry or of 1, whichever is larger; gradients {GRADIENT_TOLERANCE:g} of the largest"
 
 
 def failures(found) -> list[str]:
-    """A line for what differs, in the order of the computation, and one for each error of the reference's."""
+    """A line for each quantity that differs, in the order of computation, and for each error of the reference."""
     by_column, errors = {}, {}
     for difference in found.differences:
         if not difference.passed:
@@ -148,7 +142,7 @@ def write(args: argparse.Namespace, sizes: dict, found) -> None:
     from ..files import write_json
 
     differences = []
-    for one in found.differences:  # JSON has no number for what is not finite
+    for one in found.differences:  # JSON has no NaN and no infinity
         largest = one.largest if math.isfinite(one.largest) else None
         differences.append(dataclasses.asdict(one) | {"largest": largest, "passed": one.passed})
     step_ms = {batch: {"ours": ours, "reference": theirs, "ratio": theirs / ours}

@@ -1,13 +1,10 @@
-"""Samples, and batches of packed graphs for `paddle.io.DataLoader`.
+"""Samples, and batches of packed graphs: `SampleBatches` is a `paddle.io.Dataset` for any `paddle.io.DataLoader`.
 
 A sample is the position of its target in the flat items of the sessions; its input is the session's clicks before it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import pickle
-import traceback
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -33,13 +30,13 @@ def epoch_order(n_samples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class SampleBatches(paddle.io.Dataset):
-    """A map-style dataset whose item k is the whole batch k: building it at once is what makes it cheap.
+    """A map-style dataset whose item k is the whole batch k: one numpy pass builds all graphs of a batch.
 
     Args:
         sessions: where the samples lie.
-        batch_size: B; the last batch holds what is left, no sample is dropped.
-        max_session_length: how many of the most recent clicks of an input are kept.
-        positions: (n,) the targets of the samples to go through; by default all, as they lie.
+        batch_size: B; the last batch has the samples that are left.
+        max_session_length: the number of most recent clicks of an input that are kept.
+        positions: (n,) the targets of the samples, in this order (default: all, in the order of the sessions).
     """
 
     def __init__(
@@ -65,79 +62,17 @@ class SampleBatches(paddle.io.Dataset):
         return *graph, self.items[positions].astype(np.int64)
 
 
-class _Caught(paddle.io.Dataset):
-    """Hands an exception on as an item: raised inside the DataLoader it would hang it, or lose its type and message."""
+def sample_batches(dataset: SampleBatches) -> Iterator[Batch]:
+    """The batches in order, on Paddle's current device; each is built when its turn comes.
 
-    def __init__(self, dataset: paddle.io.Dataset):
-        super().__init__()
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, k: int) -> tuple:
-        try:
-            return self.dataset[k]
-        except Exception as error:
-            try:
-                pickle.dumps(error)  # as a worker process has to
-            except Exception:
-                error = RuntimeError("".join(traceback.format_exception(error)))
-            return np.zeros(1), error  # an item without an array does not pass the loader
-
-
-class _Numbers(paddle.io.BatchSampler):
-    """The numbers of the batches in order, until somebody sets `stopped`."""
-
-    def __init__(self, n_batches: int):
-        self.n_batches, self.stopped = n_batches, False
-
-    def __len__(self) -> int:
-        return self.n_batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for k in range(self.n_batches):
-            if self.stopped:
-                return
-            yield [k]
-
-
-def _only(batch: list[tuple]) -> tuple:
-    return batch[0]
-
-
-def load_batches(dataset: paddle.io.Dataset, num_workers: int = 0) -> Iterator[list]:
-    """Iterate over a dataset of whole batches through `paddle.io.DataLoader`, arrays turned into tensors.
-
-    Close the iterator (`contextlib.closing`) where it may be left before its end.
-
-    Raises:
-        Exception: whatever the dataset raises, as itself, when its batch's turn comes, with any number of workers.
+    Building one takes 0.3 ms of 100 samples and 1.2 ms of 512, where a training step takes 70 ms and more: a
+    `DataLoader` with or without workers saves nothing, and is not used here.
     """
-    numbers = _Numbers(len(dataset))
-    loader = paddle.io.DataLoader(
-        _Caught(dataset), batch_sampler=numbers, collate_fn=_only, num_workers=num_workers, return_list=True
-    )
-    items = iter(loader)
-    at_end = False
-    try:
-        for item in items:
-            if isinstance(item[-1], Exception):
-                raise item[-1]
-            yield item
-        at_end = True
-    finally:
-        # A thread of the loader that is inside Paddle when the interpreter exits can abort the process ("terminate
-        # called without an active exception"), so the loader is brought to its end here.
-        if not at_end:
-            numbers.stopped = True
-            with contextlib.suppress(RuntimeError, SystemError):  # Paddle's own, where it was its loader that failed
-                for _ in items:
-                    pass
+    for k in range(len(dataset)):
+        *graph, target = map(paddle.to_tensor, dataset[k])
+        yield Batch(PackedGraph(*graph), target)
 
 
-def sample_batches(dataset: SampleBatches, num_workers: int = 0) -> Iterator[Batch]:
-    """`load_batches` for samples."""
-    with contextlib.closing(load_batches(dataset, num_workers)) as batches:
-        for *graph, target in batches:
-            yield Batch(PackedGraph(*graph), target)
+def data_loader(dataset: SampleBatches, num_workers: int = 0) -> paddle.io.DataLoader:
+    """The same batches through Paddle's DataLoader; an item is the list `[*graph, target]` of a batch's tensors."""
+    return paddle.io.DataLoader(dataset, batch_size=None, num_workers=num_workers, return_list=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..datasets.sessions import Sessions
 from ..errors import InputError, WorkFailed
+from ..graph import pad
 from ..kernels import unit_rows
 from ..model import SRGNN
 from ..run import Run
@@ -143,14 +144,6 @@ def _random_sessions(n_items: int, longest: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     lengths = 1 + np.arange(CHECKED) % longest
     return [rng.choice(rng.integers(1, n_items, 1 + length // 2), length) for length in lengths]
-
-
-def pad(sessions: list[np.ndarray]) -> np.ndarray:
-    """Sessions left-aligned and padded with 0: (B, L) int64."""
-    item_seq = np.zeros((len(sessions), max(map(len, sessions))), dtype=np.int64)
-    for row, session in zip(item_seq, sessions, strict=True):
-        row[: len(session)] = session
-    return item_seq
 
 
 def verify(original: Original, trial: Trial, rank: Predict, encode_exported: Predict | None = None) -> dict:

@@ -107,11 +107,8 @@ class Training:
             return
         batches = SampleBatches(self.train, settings.batch_size, settings.max_session_length, positions)
         self._clock = time.perf_counter()
-        with (
-            progress_bar(f"epoch {progress.epoch}/{settings.epochs}", self.n_samples, seen) as bar,
-            contextlib.closing(sample_batches(batches, settings.num_workers)) as loaded,
-        ):
-            for batch in loaded:
+        with progress_bar(f"epoch {progress.epoch}/{settings.epochs}", self.n_samples, seen) as bar:
+            for batch in sample_batches(batches):
                 with interruption.held():
                     self._step(batch)
                     seen += len(batch.target)

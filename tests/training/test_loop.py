@@ -160,7 +160,7 @@ def test_how_often_it_saves_does_not_change_the_result(ring, run, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     train(ring, run, "save_every_steps=0")
-    train(ring, other, "save_every_steps=3", "num_workers=1", "eval_batch_size=7")
+    train(ring, other, "save_every_steps=3", "eval_batch_size=7")
     assert weights(run) == weights(other)
 
 

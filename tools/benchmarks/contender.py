@@ -1,8 +1,8 @@
 """Contenders: measured programs, each in a process of its own, that take turns.
 
-A process starts with the environment of the caller, who never tunes himself, so that a contender "as installed" is just
-that; "tuned" ones call `runtime.tune()` before anything else. While one computes the others wait for a line on their
-standard input, so the machine's drift falls on all of them alike.
+A process starts with the caller's environment. The caller never calls `runtime.tune()`, so a contender "as installed"
+runs untuned; the others call it before anything else. While one contender measures, the others wait for a line on
+stdin, so drift of the machine affects all of them alike.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Contender:
 
     Args:
         name: of the contender, for the table.
-        make: "module:function" in this package; the function gets the options and returns a function that measures one
+        make: "module:function" in this package. The function takes the options and returns a function that measures one
             round and returns lists of figures by name.
         options: JSON values.
         tuned: whether the process calls `runtime.tune()`.
@@ -36,7 +36,7 @@ class Contender:
     def __init__(self, name: str, make: str, options: dict[str, Any], tuned: bool):
         self.name, self.figures, self.memory = name, {}, 0.0
         command = [sys.executable, "-m", "benchmarks.contender"]
-        # The package that this file belongs to, whatever else may be installed.
+        # This checkout's package, even if another one is installed.
         paths = [*map(str, Path(__file__).resolve().parents[1:3]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -58,7 +58,7 @@ class Contender:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise WorkFailed(f"{self.name}: its process ended; what it said stands above")
+            raise WorkFailed(f"{self.name}: its process ended; see its output above")
         return json.loads(line)
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    # Whatever a library prints must not be taken for an answer.
+    # What a library prints must not be read as an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     order = json.loads(sys.stdin.readline())

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
-
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.datasets import load_dataset
-from .workload import PaddedSamples, load_reference
 
 BATCH, DIM = 512, 100
 
@@ -31,7 +28,7 @@ def _rounds(run_pass):
 
 
 def ours(data: str):
-    from paddle_srgnn.evaluation.ranking import count_ranks
+    from paddle_srgnn.evaluation.ranks import count_ranks
     from paddle_srgnn.model import SRGNN
 
     dataset, settings = load_dataset(data), load_recipe("paper")
@@ -42,15 +39,18 @@ def ours(data: str):
 def reference(data: str, file: str, length: int):
     import paddle
 
+    from paddle_srgnn.comparison import load_reference, padded_samples
+
     dataset = load_dataset(data)
+    positions = dataset.test.sample_positions()
     model = load_reference(file)({"embedding_dim": DIM, "step": 1, "n_items": dataset.n_items})
     model.eval()
 
     def run_pass():
-        samples, hits = PaddedSamples(dataset.test, length), 0
+        hits = 0
         with paddle.no_grad():
-            for first in range(0, dataset.test.n_samples, BATCH):
-                rows, target = samples.batch(np.arange(first, min(first + BATCH, dataset.test.n_samples)))
+            for first in range(0, len(positions), BATCH):
+                rows, target = padded_samples(dataset.test, positions[first : first + BATCH], length, length)
                 user_emb = model(paddle.to_tensor(rows), None, None, train=False)["user_emb"]
                 scores = paddle.matmul(user_emb, model.output_items(), transpose_y=True)
                 _, best = paddle.topk(scores, 20, axis=1)

@@ -48,8 +48,7 @@ def step(n_items: int, batch: int, length: int, dim: int, longest: int | None = 
     from paddle_srgnn.graph import PackedGraph, packed_graph
     from paddle_srgnn.model import SRGNN
 
-    settings = load_recipe("paper", {"embedding_dim": dim})
-    model = SRGNN(settings.model_config(n_items))
+    model = SRGNN(load_recipe("paper", {"embedding_dim": dim}).model_config(n_items))
     adam = paddle.optimizer.Adam(1e-3, parameters=model.parameters())
     rng = np.random.default_rng(0)
     lengths = np.full(batch, length)
@@ -89,13 +88,11 @@ def exponent(values: list[float], times: list[float]) -> float:
 
 def plot(points: dict[str, list[dict]], path: Path) -> None:
     """A log-log plot for each of what grows."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    figure, axes = plt.subplots(1, len(points), figsize=(4 * len(points), 3.6), sharey=True)
+    figure = Figure(figsize=(4 * len(points), 3.6), layout="tight")
+    axes = figure.subplots(1, len(points), sharey=True)
     for axis, (name, rows) in zip(axes, points.items(), strict=True):
         values = [row["value"] for row in rows]
         for key, style in (("step", "o-"), ("batch + encoder", "s--")):
@@ -107,7 +104,5 @@ def plot(points: dict[str, list[dict]], path: Path) -> None:
         axis.grid(True, which="both", alpha=0.3)
         axis.legend(fontsize=8)
     axes[0].set_ylabel("ms")
-    figure.tight_layout()
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=80, format="png")
-    plt.close(figure)

@@ -1,4 +1,4 @@
-"""How long a person waits before anything happens: `--help` of each tool, and `import paddle_srgnn`."""
+"""Start-up time: `--help` of each tool, and `import paddle_srgnn`."""
 
 from __future__ import annotations
 

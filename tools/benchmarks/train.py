@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.datasets import load_dataset
-from .workload import PaddedSamples, load_reference
 
 STEPS = 12  # in a round
 SIZE = {"dim": 100, "learning_rate": 1e-3}
@@ -43,13 +43,10 @@ def _training(data: str, batch: int, **changes):
 def _batches(training):
     from paddle_srgnn.datasets.samples import SampleBatches, epoch_order, sample_batches
 
-    settings, epoch = training.settings, 0
-    while True:
-        positions = training.train.sample_positions()[epoch_order(training.train.n_samples, 0, epoch)]
-        yield from sample_batches(
-            SampleBatches(training.train, settings.batch_size, settings.max_session_length, positions)
-        )
-        epoch += 1
+    settings, sessions = training.settings, training.train
+    for epoch in itertools.count():
+        positions = sessions.sample_positions()[epoch_order(sessions.n_samples, 0, epoch)]
+        yield from sample_batches(SampleBatches(sessions, settings.batch_size, settings.max_session_length, positions))
 
 
 def _rounds(step, warm_up: int = 3):
@@ -138,16 +135,20 @@ def recipe_beside_the_floor(data: str, batch: int):
 
 
 def _padded_batches(data: str, batch: int, length: int):
-    samples = PaddedSamples(load_dataset(data).train, length)
+    from paddle_srgnn.comparison import padded_samples
+
+    sessions = load_dataset(data).train
     rng = np.random.default_rng(0)
     while True:
-        order = rng.permutation(len(samples.positions))
-        for first in range(0, len(order) - batch + 1, batch):
-            yield samples.batch(order[first : first + batch])
+        positions = rng.permutation(sessions.sample_positions())
+        for first in range(0, len(positions) - batch + 1, batch):
+            yield padded_samples(sessions, positions[first : first + batch], length, length)
 
 
 def reference(data: str, batch: int, length: int, file: str):
     import paddle
+
+    from paddle_srgnn.comparison import load_reference
 
     n_items = load_dataset(data).n_items
     model = load_reference(file)({"embedding_dim": SIZE["dim"], "step": 1, "n_items": n_items})
