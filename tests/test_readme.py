@@ -136,7 +136,7 @@ def test_commands_parse(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_options_exist(page):
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"^-{3,}.*$", "", text_of(page), flags=re.MULTILINE)))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", re.sub(r"^-{3,}.*$", "", text_of(page), flags=re.MULTILINE)))
     assert named - PENDING <= set().union(*map(options, parsers().values()))
 
 
