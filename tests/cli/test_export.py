@@ -43,7 +43,7 @@ def test_vectors_replace_an_earlier_export_by_force(run, run_command, refused, t
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     assert "--force" in refused(*arguments)
-    assert "holds no manifest.json" in refused(*arguments, "--force")
+    assert "has no manifest.json" in refused(*arguments, "--force")
     (tmp_path / "out" / "manifest.json").write_text("{}")
     assert "--force" in refused(*arguments)
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
