@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import typing
 from collections.abc import Iterable, Mapping
@@ -204,9 +205,12 @@ def parse_metric(name: str, source: str) -> tuple[str, int]:
     return kind, int(k)
 
 
+_type_hints = functools.cache(typing.get_type_hints)  # a millisecond for every value otherwise
+
+
 def _checked(kind: type[ModelSettings], key: str, value: Any, source: str) -> Any:
     """A setting's value as its own type and in its range."""
-    metadata, expected_type = kind.__dataclass_fields__[key].metadata, typing.get_type_hints(kind)[key]
+    metadata, expected_type = kind.__dataclass_fields__[key].metadata, _type_hints(kind)[key]
     convert, expected = _TYPES[expected_type]
     found = f"{source}: {key}={value!r}"
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -46,7 +47,7 @@ class Result:
     run: Run | None = None
     is_bound: bool = False
 
-    @property
+    @functools.cached_property
     def origin(self):
         from ..files import sha256
         from ..report.reproduction import Origin
@@ -55,7 +56,7 @@ class Result:
         c = self.run.checkpoint()
         return Origin(c.folder, c.progress.epoch - 1, sha256(c.folder / "model.safetensors"), self.run.recipe, self.run.environment, c.settings, c.dataset, self.run.metrics)
 
-    @property
+    @functools.cached_property
     def breakdown(self):
         from ..report.breakdown import break_down
         return None if self.top is None else break_down(self.ranks, self.top, self.sessions, np.zeros(10**6))
