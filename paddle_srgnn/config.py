@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from .errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -154,8 +156,6 @@ def read_recipe(name: str) -> dict[str, Any]:
     Raises:
         InputError: an unknown recipe (the message names the nearest), or the file is missing or no mapping.
     """
-    import yaml
-
     is_file = name.endswith((".yaml", ".yml"))
     if not is_file and name not in recipe_names():
         known = recipe_names()

@@ -20,8 +20,9 @@ LAYERS = [
     ["protocols"],
     ["run"],
     ["evaluation"],
-    ["training"],
-    ["report", "serving", "interop", "comparison"],
+    ["report"],
+    ["training"],  # ends with a report
+    ["serving", "interop", "comparison"],
     ["cli", "__main__"],
 ]
 OPTION = re.compile(r"(?<![\w-])--[a-z]|tools/")
