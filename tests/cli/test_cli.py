@@ -30,7 +30,8 @@ def test_every_command_can_be_started_from_a_clone():
 @pytest.mark.parametrize("name", SHIMS)
 def test_help_needs_no_paddle_and_imports_nothing_heavy(name, without_paddle):
     code = f"""
-import runpy, sys
+import os, runpy, sys
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
