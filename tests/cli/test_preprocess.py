@@ -153,7 +153,7 @@ def log(*more):
 
 WRONG = {
     "missing column": (bad(DIGINETICA.replace("item_id", "item")), "no column item_id"),
-    "non-numeric": (bad(DIGINETICA.replace(";1;2016", ";one;2016", 1)), "line 3: column timeframe holds 'one'"),
+    "non-numeric": (bad(DIGINETICA.replace(";1;2016", ";one;2016", 1)), "line 3: column timeframe is 'one'"),
     "bad timestamp": (bad(DIGINETICA.replace("2016-05-02", "2016-05-32")), "line 5: column eventdate"),
     "missing id": (bad(DIGINETICA.replace(";b;", ";;", 1)), "line 4: column item_id is empty"),
     "empty file": (bad(""), "is empty"),
