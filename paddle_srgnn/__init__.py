@@ -15,8 +15,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors and type checkers
-    from .datasets import dataset_from_frame as dataset_from_frame
-    from .datasets import load_dataset as load_dataset
+    from .datasets.load import dataset_from_frame as dataset_from_frame
+    from .datasets.load import load_dataset as load_dataset
     from .evaluation.baselines import baselines as baselines
     from .evaluation.results import evaluate as evaluate
     from .model import GNN as GNN
@@ -38,9 +38,9 @@ _HOMES = {
     "Recommender": "serving.recommender",
     "Run": "run",
     "baselines": "evaluation.baselines",
-    "dataset_from_frame": "datasets",
+    "dataset_from_frame": "datasets.load",
     "evaluate": "evaluation.results",
-    "load_dataset": "datasets",
+    "load_dataset": "datasets.load",
     "train": "training.train",
     "tune": "runtime",
 }

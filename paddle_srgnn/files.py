@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whatever interrupts the writing."""
+"""Files and folders that are either complete or absent if writing is interrupted."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def atomic_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Pa
     """Yield a temporary folder beside `path`; on success its files are fsynced and it takes the name `path`.
 
     Args:
-        replace: remove an existing `path` at the last moment; otherwise an existing one is refused at once.
+        replace: replace an existing `path` once the new folder is complete.
 
     Raises:
         InputError: `path` exists and `replace` is false.
     """
     path = Path(path)
     if path.exists() and not replace:
-        raise InputError(f"{path} exists already: choose another folder, or pass --force to replace it")
+        raise InputError(f"{path} exists already; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -77,7 +77,11 @@ def atomic_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Pa
         if path.exists():
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
             os.replace(path, old)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(old, path)
+                raise
             shutil.rmtree(old)
         else:
             os.replace(temporary, path)
@@ -87,7 +91,7 @@ def atomic_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Pa
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
-    """Remove the temporary files and folders in `folder` that a process left there when it was killed while writing."""
+    """Remove temporary files and folders in `folder` that a killed process left."""
     for path in Path(folder).glob(".*.tmp"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -101,7 +105,7 @@ def write_json(path: str | os.PathLike, content: object) -> None:
 
 
 def write_csv(path: str | os.PathLike, rows: Sequence[Mapping], columns: Sequence[str] = ()) -> None:
-    """A line per row under the given columns and whatever others the rows have; what a row lacks stays empty."""
+    """Write the rows under the given columns and any others they have; missing values stay empty."""
     columns = dict.fromkeys([*columns, *(key for row in rows for key in row)])
     with atomic_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(columns), lineterminator="\n")

@@ -58,17 +58,16 @@ def import_paddle() -> ModuleType:
 def tune(threads: int | None = None) -> int:
     """Make this process fast for training on a CPU, then import Paddle. Call it before anything else imports Paddle.
 
-    On Linux with glibc malloc no longer gives large buffers back to the system (about 300 MB more resident memory),
-    on an AMD processor it lets MKL use its AVX2 code, MKL's threads leave their core soon after a product, and it uses
-    every core this process may run on.
-    What the user has set in the environment stands. `PADDLE_SRGNN_TUNING=0` turns all of it off, and on other systems
-    it only imports Paddle. Once Paddle is imported MKL has made its choice; the rest is applied and a line says so.
+    On Linux with glibc, malloc keeps large buffers (about 300 MB more resident memory), MKL uses its AVX2 code on AMD
+    processors, MKL's threads release their core soon after a product, and Paddle uses every core of this process.
+    Variables set by the user take precedence. `PADDLE_SRGNN_TUNING=0` turns tuning off; on other systems only Paddle is
+    imported. If Paddle is imported already, MKL's code path cannot change; the rest is applied and a warning says so.
 
     Args:
-        threads: how many threads Paddle computes with; it goes before OMP_NUM_THREADS. None: that variable, else all.
+        threads: number of Paddle's CPU threads; None: the first number of OMP_NUM_THREADS, else one per core.
 
     Returns:
-        how many threads Paddle computes with.
+        The number of threads.
 
     Raises:
         MissingPaddle: Paddle is not installed.
@@ -83,16 +82,23 @@ def tune(threads: int | None = None) -> int:
             os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
         # After a product MKL's threads would wait for the next one in a loop for 200 ms, on the cores that others need.
         os.environ.setdefault("KMP_BLOCKTIME", "1")
-        # Paddle's import puts 1 into an unset variable, so whether the user set it is known only before.
-        if threads is None and ("OMP_NUM_THREADS" not in os.environ or "paddle" in sys.modules):
-            threads = len(os.sched_getaffinity(0))
+        if threads is None:
+            # Paddle's import puts 1 into an unset or malformed variable, so its value counts only before.
+            asked = None if "paddle" in sys.modules else _threads_in_environment()
+            threads = asked or len(os.sched_getaffinity(0))
     paddle = import_paddle()
     if threads is not None:
         # Rather than by OMP_NUM_THREADS, for which Paddle prints two warnings; the speed is the same.
         paddle.base.core.set_num_threads(threads)
     _tuned = True
-    _threads = threads or int(os.environ["OMP_NUM_THREADS"])
+    _threads = threads or _threads_in_environment() or 1
     return _threads
+
+
+def _threads_in_environment() -> int | None:
+    """The first number of OMP_NUM_THREADS, which may be a list; None if it is unset or malformed."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def thread_count() -> int:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -66,3 +67,20 @@ def test_csv_and_json(tmp_path):
     assert (tmp_path / "a.csv").read_text() == 'a,b,c\n,1,\n2,,"x,y"\n'
     write_json(tmp_path / "a.json", {"é": [1]})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "é": [\n    1\n  ]\n}\n'
+
+
+def test_a_folder_keeps_its_name_if_its_replacement_fails(tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").touch()
+    rename = os.replace
+
+    def fails(source, target):
+        if str(source).endswith(".tmp"):
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OSError, match="No space left"), atomic_folder(path, replace=True) as temporary:
+        (temporary / "new").touch()
+    assert [file.name for file in path.iterdir()] == ["old"] and list(tmp_path.iterdir()) == [path]

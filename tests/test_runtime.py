@@ -11,7 +11,6 @@ import pytest
 from paddle_srgnn import runtime
 from paddle_srgnn.errors import InputError
 
-
 OURS = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "KMP_BLOCKTIME", "PADDLE_SRGNN_TUNING")
 
 
@@ -112,6 +111,12 @@ class TestTune:
 
     def test_an_explicit_number_of_threads_wins(self, tuned):
         assert tuned(threads=1, OMP_NUM_THREADS="3")["threads"] == [1]
+
+    def test_the_first_number_of_a_list_of_threads_counts(self, tuned):
+        assert tuned(OMP_NUM_THREADS="3,2")["returned"] == 3
+
+    def test_a_malformed_number_of_threads_is_ignored(self, tuned):
+        assert tuned(OMP_NUM_THREADS="many")["returned"] == self.n
 
     def test_can_be_turned_off(self, tuned):
         found = tuned(PADDLE_SRGNN_TUNING="0")

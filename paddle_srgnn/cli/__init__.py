@@ -30,6 +30,18 @@ COMMANDS = {
 }
 
 
+# Words of the package's messages, and the option or command that they are about.
+HINTS = {
+    "a smaller test_days": "--test-days",
+    "a larger test_days": "--test-days",
+    "a smaller min_item_clicks": "--min-item-clicks",
+    "a larger fraction": "--fraction",
+    "say which columns": "--columns, --sep",
+    "preprocess a log first": "srgnn preprocess",
+    "preprocess the log again": "srgnn preprocess",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `srgnn NAME ...`; returns the exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -70,7 +82,8 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
     except WorkFailed as error:
         return _say(name, error, FAILED)
     except (InputError, MissingPaddle) as error:
-        return _say(name, error, BAD_INPUT)
+        hints = [hint for words, hint in HINTS.items() if words in str(error)]
+        return _say(name, f"{error} ({hints[0]})" if hints else error, BAD_INPUT)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("paddle_srgnn"):
             raise

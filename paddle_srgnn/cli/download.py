@@ -1,4 +1,4 @@
-"""Fetch a benchmark's raw log, as srgnn preprocess reads it. What broke off goes on where it stopped."""
+"""Download a benchmark's raw log for `srgnn preprocess`. Run it again to resume an interrupted download."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def sha256(text: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgnn download", description=__doc__)
-    parser.add_argument("dataset", choices=list(NEXT))
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the file")
-    parser.add_argument("--url", help="fetch from here; a .gz or .zip is kept as one (default: the dataset's mirror)")
-    parser.add_argument("--sha256", type=sha256, metavar="HEX", help="what the file's SHA-256 must be")
+    parser.add_argument("dataset", choices=list(NEXT), help="the benchmark")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the file; made if it does not exist")
+    parser.add_argument("--url", help="download from this URL, also a .gz or .zip (default: the dataset's mirror)")
+    parser.add_argument("--sha256", type=sha256, metavar="HEX", help="expected SHA-256 of the file (default: not checked)")
     return parser
 
 
@@ -43,15 +43,15 @@ def work(args: argparse.Namespace) -> None:
     try:
         fetched = fetch(download, url, path, args.sha256)
     except WorkFailed as error:
-        raise WorkFailed(f"{error}. By hand: fetch {url} elsewhere, put it at {path}, then: {then}") from None
+        raise WorkFailed(f"{error}. Or download {url} elsewhere, put it at {path}, then: {then}") from None
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
-    checked = ", its SHA-256 is as given" if args.sha256 else ""
-    print(f"{path}: {path.stat().st_size:,} bytes, {'fetched' if fetched else 'there already'}{checked}; next: {then}")
+        raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
+    checked = ", SHA-256 matches" if args.sha256 else ""
+    print(f"{path}: {path.stat().st_size:,} bytes, {'downloaded' if fetched else 'exists already'}{checked}; next: {then}")
 
 
 def fetch(download, url: str, path: Path, digest: str | None) -> bool:
-    """`download` with a bar on stderr: a live one on a terminal, a line a minute in a log."""
+    """`download` with a progress bar on stderr, in a log a line a minute."""
     from tqdm import tqdm
 
     pause = 0.1 if sys.stderr.isatty() else 60

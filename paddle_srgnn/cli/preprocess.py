@@ -1,4 +1,4 @@
-"""Turn a raw click log, or the authors' pickles, into a dataset: split and numbered as in the paper or the course."""
+"""Turn a raw click log, or the authors' pickles, into a dataset, split and numbered as in the paper or the course."""
 
 from __future__ import annotations
 
@@ -61,33 +61,39 @@ def separator(text: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgnn preprocess", description=__doc__)
-    parser.add_argument("kind", choices=list(TAKES), help="the embedded synthetic sample, or what --raw holds")
+    parser.add_argument("kind", choices=list(TAKES), help="sample: the embedded synthetic sample; else the format of --raw")
     parser.add_argument(
-        "--raw", type=Path, help="the log (.gz or .zip too), or its folder; for srgnn-pickle the folder of pickles"
+        "--raw", type=Path, metavar="PATH", help="the log, also as .gz or .zip, or its folder; for srgnn-pickle a folder"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the dataset")
-    parser.add_argument("--name", help="name of the dataset (default: that of the folder --out)")
-    parser.add_argument("--fraction", type=fraction, help="keep only the most recent training samples, such as 1/64")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the dataset")
+    parser.add_argument("--name", help="name of the dataset (default: the last part of --out)")
     parser.add_argument(
-        "--columns", type=columns, help="session=NAME,item=NAME,time=NAME, those that the format calls otherwise"
+        "--fraction", type=fraction, metavar="F", help="share of training samples to keep, the most recent (default: 1)"
     )
-    parser.add_argument("--sep", type=separator, help="what separates the columns of a csv (default: ,)")
     parser.add_argument(
-        "--test-days", type=positive(float), help="length of the test period (default: 7; yoochoose: 1)"
+        "--columns", type=columns, metavar="ROLE=NAME,..",
+        help="columns of a csv or inter whose names differ, as session=NAME,item=NAME,time=NAME (default: session, item, "
+        "time; inter: session_id or user_id, item_id, timestamp; course: user_id, item_id, timestamp)",
     )
-    parser.add_argument("--min-item-clicks", type=positive(int), help="drop items clicked less often (default: 5)")
+    parser.add_argument("--sep", type=separator, metavar="C", help="separator of a csv, one character or tab (default: ,)")
+    parser.add_argument(
+        "--test-days", type=positive(float), metavar="DAYS", help="length of the test period (default: 7; yoochoose: 1)"
+    )
+    parser.add_argument(
+        "--min-item-clicks", type=positive(int), metavar="N", help="drop items with fewer clicks (default: 5)"
+    )
     parser.add_argument(
         "--protocol", choices=("sessions", "course"),
-        help="of a csv or inter: the paper's (default), or the course's: users with all their items, split 8:1:1",
+        help="for csv and inter: the paper's sessions, or the course's users, split 8:1:1 (default: sessions)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, help="of the split of users under --protocol course (default: 0)")
-    parser.add_argument("--to-pickle", type=Path, help="also write the authors' pickles into this folder")
-    parser.add_argument("--force", action="store_true", help="replace what is in --out and --to-pickle")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the course's split of users (default: 0)")
+    parser.add_argument("--to-pickle", type=Path, metavar="DIR", help="also write the authors' pickles to this folder")
+    parser.add_argument("--force", action="store_true", help="replace --out and --to-pickle if they exist")
     return parser
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse what contradicts itself, and output folders that are in use, before any work is done."""
+    """Refuse options that do not apply and output folders that exist, before any work."""
     from ..errors import InputError
 
     takes, what = TAKES[args.kind], args.kind
@@ -105,18 +111,13 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--name {args.name!r} cannot be part of a file name; choose another")
     pickles, out = args.to_pickle and args.to_pickle.resolve(), args.out.resolve()
     if pickles and (out.is_relative_to(pickles) or pickles.is_relative_to(out)):
-        raise InputError(f"--out {args.out} and --to-pickle {args.to_pickle} lie in one another; choose two folders")
-    for option, path, mark in (("--out", args.out, "meta.json"), ("--to-pickle", args.to_pickle, "test.txt")):
-        if path is None or not path.exists():
-            continue
-        if not args.force:
-            raise InputError(f"{option} {path} exists already: choose another folder, or pass --force to replace it")
-        if not (path / mark).is_file() and (path.is_file() or any(path.iterdir())):
-            raise InputError(f"{option} {path} holds no {mark}: --force replaces only what this tool wrote")
+        raise InputError(f"one of --out {args.out} and --to-pickle {args.to_pickle} contains the other; choose separate folders")
+    cli.check_replaceable("--out", args.out, "meta.json", args.force)
+    cli.check_replaceable("--to-pickle", args.to_pickle, "test.txt", args.force)
 
 
 def build(args: argparse.Namespace):
-    """The dataset that the arguments ask for."""
+    """Make the dataset."""
     name = args.name or args.out.resolve().name
     if args.kind == "sample":
         from ..datasets.synthetic import sample_dataset
@@ -129,8 +130,8 @@ def build(args: argparse.Namespace):
         return import_pickles(args.raw, name)
 
     from ..datasets import clicks
-    from ..datasets.course import CSV_COLUMNS, build_users
-    from ..datasets.protocol import build_sessions
+    from ..datasets.course import CSV_COLUMNS
+    from ..datasets.protocol import build_dataset
 
     raw = args.raw
     columns = (CSV_COLUMNS if args.protocol == "course" else {}) | (args.columns or {})
@@ -144,16 +145,11 @@ def build(args: argparse.Namespace):
         log = clicks.read_inter(raw, columns)
     else:
         log = clicks.read_csv(raw, columns, args.sep or ",")
-    if args.protocol == "course":
-        return build_users(log, name=name, source=f"{args.kind}: {raw.name}", seed=args.seed or 0)
-    return build_sessions(
-        log,
-        name=name,
-        source=f"{args.kind}: {raw.name}",
+    return build_dataset(
+        log, name, f"{args.kind}: {raw.name}", args.protocol or "sessions", seed=args.seed or 0,
         test_days=args.test_days or (1 if args.kind == "yoochoose" else 7),
-        min_item_clicks=args.min_item_clicks or 5,
-        fraction=args.fraction or Fraction(1),
-    )
+        min_item_clicks=args.min_item_clicks or 5, fraction=args.fraction or 1,
+    )  # fmt: skip
 
 
 def summarise(dataset, args: argparse.Namespace) -> None:
@@ -164,7 +160,7 @@ def summarise(dataset, args: argparse.Namespace) -> None:
         else:
             print(f"  {part:<5} {len(sessions):>11,} sessions {sessions.n_samples:>12,} samples")
     if dropped := dataset.meta["parameters"].get("dropped_users"):
-        print(f"  dropped users: {dropped:,} with fewer than 5 items (a training sample has 4 before its target)")
+        print(f"  dropped {dropped:,} users with fewer than 5 items")
     if args.to_pickle:
         print(f"pickles in {args.to_pickle}")
     print(f"dataset in {args.out}; next: {cli.command('train')} --data {shlex.quote(str(args.out))}")
@@ -177,7 +173,7 @@ def work(args: argparse.Namespace) -> None:
     from ..files import atomic_folder
 
     dataset = build(args)
-    with contextlib.ExitStack() as stack:  # the pickles' folder takes its name only once the dataset is there
+    with contextlib.ExitStack() as stack:  # the pickles' folder gets its name once the dataset is complete
         if args.to_pickle:
             export_pickles(dataset, stack.enter_context(atomic_folder(args.to_pickle, args.force)))
         write_dataset(dataset, args.out, args.force)

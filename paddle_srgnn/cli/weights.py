@@ -1,4 +1,4 @@
-"""Weights of other SR-GNN implementations in and out: Datawhale's, the authors' PyTorch code's, RecBole's."""
+"""Import and export weights of other SR-GNN implementations: Datawhale's, the authors' PyTorch code's, RecBole's."""
 
 from __future__ import annotations
 
@@ -12,40 +12,38 @@ def parser() -> argparse.ArgumentParser:
     from ..interop.peers import PEERS, how_to_make_npz
 
     epilog = f"""\
-Files: .safetensors and .npz, in and out; --from datawhale also reads .pdparams, without running anything in it.
-A PyTorch file becomes a readable one with torch, which is not needed here:
+Files are .safetensors or .npz; --from datawhale also reads .pdparams, without running code in it.
+Convert a PyTorch file where torch is installed:
   the authors' state dict:   {how_to_make_npz("authors-pytorch")}
   a checkpoint of RecBole:   {how_to_make_npz("recbole")}
-The second runs whatever the file holds, as RecBole itself does: only for a file that you trust."""
+The second command runs code in the file, as RecBole itself does: use it only for files that you trust."""
     common = {"epilog": epilog, "formatter_class": argparse.RawDescriptionHelpFormatter}
     lengths = ", ".join(f"{peer} {its.max_session_length}" for peer, its in PEERS.items())
     parser = argparse.ArgumentParser("srgnn weights", description=__doc__, **common)
     what = parser.add_subparsers(dest="what", required=True)
-    importing = what.add_parser("import", help="make a run of a file of weights", **common)
-    importing.add_argument("--from", dest="peer", choices=PEERS, required=True, help="whose weights they are")
-    importing.add_argument("file", type=Path, metavar="FILE")
+    importing = what.add_parser("import", help="make a run from a file of weights", **common)
+    importing.add_argument("--from", dest="peer", choices=PEERS, required=True, help="implementation that wrote the file")
+    importing.add_argument("file", type=Path, metavar="FILE", help="file of weights")
     importing.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
     importing.add_argument(
         "--step", type=cli.positive_int, default=1, metavar="N",
-        help="how often a graph passes messages, which weights do not tell (default: 1)",
+        help="message passing steps of the model (default: 1)",
     )  # fmt: skip
     importing.add_argument(
         "--length", type=cli.positive_int, metavar="N",
-        help=f"how many of the most recent clicks are read (default: {lengths})",
+        help=f"number of most recent clicks to read (default: {lengths})",
     )  # fmt: skip
-    exporting = what.add_parser("export", help="write a checkpoint's weights for another implementation", **common)
-    exporting.add_argument("--to", dest="peer", choices=PEERS, required=True, help="for whom")
+    exporting = what.add_parser("export", help="write a run's weights for another implementation", **common)
+    exporting.add_argument("--to", dest="peer", choices=PEERS, required=True, help="implementation that will read the file")
     exporting.add_argument("run", type=Path, metavar="RUN", help="a run or a checkpoint")
-    exporting.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors or .npz")
+    exporting.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, .safetensors or .npz")
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     from .. import runtime
-    from ..errors import InputError
 
-    if not args.out.resolve().parent.is_dir():
-        raise InputError(f"--out {args.out}: its folder does not exist")
+    cli.check_folders(args.out)
     runtime.tune()
     runtime.set_device("cpu")
     if args.what == "import":

@@ -1,7 +1,7 @@
-"""Readers of raw click logs: Diginetica, Yoochoose, RecBole's `.inter` and any CSV, into one tidy table of clicks.
+"""Readers of click logs: Diginetica, Yoochoose, RecBole's `.inter`, any CSV, and pandas frames, into one tidy table.
 
-pandas parses, in chunks, so that Yoochoose's 33 million rows never stand in memory as strings. Files may be compressed
-(`.gz`, `.zip` and whatever else pandas knows by its suffix).
+pandas parses files in chunks, so that the strings of Yoochoose's 33 million rows are never in memory at once. Files may
+be compressed (`.gz`, `.zip` and other suffixes that pandas knows).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,9 @@ from ..errors import InputError
 
 CHUNK = 1_000_000  # rows
 MICROSECONDS = 1_000_000
-LATEST = 1e11  # Unix seconds in the year 5138: anything later was milliseconds
+LATEST = 1e11  # Unix seconds in the year 5138; larger numbers are milliseconds
 CSV_COLUMNS = {"session": "session", "item": "item", "time": "time"}
+WHICH = "say which columns hold session, item and time"
 UNIX = "Unix seconds"
 EXPECTED = {
     "%Y-%m-%d": "a date YYYY-MM-DD",
@@ -40,9 +42,9 @@ class Clicks:
     Attributes:
         table: a row per click, with the columns `session` (int64, numbered from 0 in order of first appearance in the
             log), `item` (int32, likewise), `time` (int64, UTC seconds), and `order` (int64) where the log has a column
-            that orders the clicks of a session. Rows stand in file order; those of `.inter` and CSV files, which come
-            in any order, are grouped by session and sorted by time, equal times in file order.
-        item_ids: raw id of each item code, always a string as it stands in the log.
+            that orders the clicks of a session. Rows are in file order; those of `.inter`, CSV and frames are grouped
+            by session and sorted by time, equal times in file order.
+        item_ids: raw id of each item code, a string as the log has it.
     """
 
     table: pd.DataFrame
@@ -60,14 +62,14 @@ def read_diginetica(path: str | os.PathLike) -> Clicks:
     spelled = {"session": ("session_id", "sessionId"), "item": ("item_id", "itemId")}
     columns = {role: new if new in header else old for role, (old, new) in spelled.items()}
     columns |= {"order": "timeframe", "time": "eventdate"}
-    _require_columns(path, columns, header, "is this Diginetica's train-item-views.csv?")
-    return _read(path, columns, "%Y-%m-%d", layout)
+    _require_columns(f"{path}, line 1", columns, header, "is this Diginetica's train-item-views.csv?")
+    return _read(path, columns, layout, "%Y-%m-%d")
 
 
 def read_yoochoose(path: str | os.PathLike) -> Clicks:
     """Read Yoochoose's `yoochoose-clicks.dat`: `session,timestamp,item,category`, with or without a header.
 
-    Timestamps are UTC and are cut to whole seconds, as the paper's authors do.
+    Timestamps are UTC; fractions of a second are cut off, as the paper's authors do.
 
     Raises:
         InputError: the file cannot be read as such a log; the message names the line or the column.
@@ -75,20 +77,20 @@ def read_yoochoose(path: str | os.PathLike) -> Clicks:
     layout = {"sep": ",", "quoting": csv.QUOTE_NONE}
     header = _header(path, layout)
     columns: dict = {"session": "session_id", "time": "timestamp", "item": "item_id"}
-    if header[0].isdigit() and len(header) >= 3:  # a first click where a header would stand
+    if header[0].isdigit() and len(header) >= 3:  # no header: the first line is a click
         layout["header"] = None
         columns = {"session": 0, "time": 1, "item": 2}
     else:
-        _require_columns(path, columns, header, "is this yoochoose-clicks.dat?")
-    return _read(path, columns, "ISO8601", layout)
+        _require_columns(f"{path}, line 1", columns, header, "is this yoochoose-clicks.dat?")
+    return _read(path, columns, layout, "ISO8601")
 
 
 def read_inter(path: str | os.PathLike, columns: dict[str, str] | None = None) -> Clicks:
     """Read RecBole's atomic `.inter` file: tab-separated, with a header of `name:type`.
 
     Args:
-        columns: names of the `session`, `item` and `time` columns that differ from `session_id` (where there is none,
-            `user_id`), `item_id` and `timestamp`; without the type. Times as for `read_csv`.
+        columns: names of the `session`, `item` and `time` columns, without the type; by default `session_id` (or
+            `user_id` if there is none), `item_id` and `timestamp`. Times as for `read_csv`.
 
     Raises:
         InputError: the file cannot be read as such a log; the message names the line or the column.
@@ -98,27 +100,41 @@ def read_inter(path: str | os.PathLike, columns: dict[str, str] | None = None) -
     typed = {name.split(":")[0]: name for name in header}
     session = "session_id" if "session_id" in typed else "user_id"
     columns = {"session": session, "item": "item_id", "time": "timestamp"} | (columns or {})
-    _require_columns(path, columns, list(typed), "name others with --columns session=..,item=..,time=..")
-    return _read(path, {role: typed[name] for role, name in columns.items()}, None, layout, by_time=True)
+    _require_columns(f"{path}, line 1", columns, list(typed), WHICH)
+    return _read(path, {role: typed[name] for role, name in columns.items()}, layout, by_time=True)
 
 
 def read_csv(path: str | os.PathLike, columns: dict[str, str] | None = None, sep: str = ",") -> Clicks:
     """Read any delimited file with a header.
 
     Args:
-        columns: names of the `session`, `item` and `time` columns that differ from those words. Times are Unix seconds
-            or ISO 8601 timestamps (UTC where they name no offset); the first row decides which.
-        sep: one character.
+        columns: names of the `session`, `item` and `time` columns, by default these words. Times are Unix seconds or
+            ISO 8601 timestamps (UTC if they have no offset), all as in the first row.
+        sep: the character between columns.
 
     Raises:
         InputError: the file cannot be read as such a log; the message names the line or the column.
     """
     layout = {"sep": sep}
     columns = CSV_COLUMNS | (columns or {})
-    _require_columns(
-        path, columns, _header(path, layout), "name others with --columns session=..,item=..,time=.. (and --sep)"
-    )
-    return _read(path, columns, None, layout, by_time=True)
+    _require_columns(f"{path}, line 1", columns, _header(path, layout), f"{WHICH}, and their separator")
+    return _read(path, columns, layout, by_time=True)
+
+
+def clicks_of_frame(frame: pd.DataFrame, columns: dict[str, Hashable], name: str) -> Clicks:
+    """The clicks of a pandas frame: what `read_csv` returns for the frame written as CSV.
+
+    Args:
+        columns: labels of the `session`, `item` and `time` columns.
+        name: the frame's name in error messages.
+
+    Raises:
+        InputError: a column is missing or a value is wrong; the message names the row's label or the column.
+    """
+    _require_columns(name, columns, list(frame.columns), WHICH)
+    text = {role: frame[label].astype(object).map(str, na_action="ignore") for role, label in columns.items()}
+    chunk = pd.DataFrame(text, index=frame.index)
+    return _tidy([chunk.mask(chunk == "")], _Source(name, "row", columns), by_time=True)
 
 
 @contextlib.contextmanager
@@ -146,18 +162,36 @@ def _header(path: str | os.PathLike, layout: dict) -> list[str]:
     with _refusing(path):
         header = list(pd.read_csv(path, nrows=0, index_col=False, **layout).columns)
     if "\0" in "".join(header):
-        raise InputError(f"{path} is not text: its first line holds NUL bytes; expected a log of clicks in UTF-8")
+        raise InputError(f"{path} is not text: its first line has NUL bytes; expected a log of clicks in UTF-8")
     return header
 
 
-def _require_columns(path: str | os.PathLike, columns: dict[str, str], header: list[str], hint: str) -> None:
-    missing = [name for name in columns.values() if name not in header]
+def _require_columns(where: str, columns: dict[str, Hashable], header: list, hint: str) -> None:
+    missing = ", ".join(str(name) for name in columns.values() if name not in header)
     if missing:
-        found = ", ".join(header)
+        found = ", ".join(map(str, header))
         found = found if len(found) <= 200 else found[:200] + " ..."
-        raise InputError(f"{path}, line 1: no column {', '.join(missing)} in the header, which holds: {found}; {hint}")
-    if len(set(columns.values())) < len(columns):
-        raise InputError(f"{path}: {columns} names a column twice; expected a column each")
+        raise InputError(f"{where}: no column {missing}; found {found}; {hint}")
+    for name in columns.values():
+        if list(columns.values()).count(name) > 1 or header.count(name) > 1:
+            raise InputError(f"{where}: column {name} is there or asked for twice; expected three different columns")
+
+
+class _Source(NamedTuple):
+    """Where clicks come from, for error messages."""
+
+    name: str
+    unit: str  # of its index: "line" or "row"
+    columns: dict[str, Hashable]  # role -> label
+
+    def refuse(self, role: str, text: pd.Series, bad: pd.Series, expected: str) -> None:
+        """Raise an InputError for the first bad field, if there is one."""
+        if bad.any():
+            at = int(np.argmax(bad))
+            found = "is empty" if pd.isna(text.iloc[at]) else f"is {text.iloc[at][:60]!r}"
+            column = self.columns[role]
+            column = f"field {column + 1}" if self.unit == "line" and isinstance(column, int) else f"column {column}"
+            raise InputError(f"{self.name}, {self.unit} {text.index[at]}: {column} {found}; expected {expected}")
 
 
 class _Numbering:
@@ -176,41 +210,55 @@ class _Numbering:
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """Codes int64 (rows,) and the distinct strings (codes,)."""
-        code_of, ids = pd.factorize(np.concatenate(self.ids))  # an id stands there once per chunk that has it
+        code_of, ids = pd.factorize(np.concatenate(self.ids))  # an id is there once for every chunk that has it
         return code_of[np.concatenate(self.codes)], ids
 
 
-def _read(path: str | os.PathLike, columns: dict, time_format: str | None, layout: dict, by_time=False) -> Clicks:
-    """Read the columns (role -> label) of a log.
-
-    Args:
-        time_format: pandas's, or UNIX, or None for what the first row holds.
-        layout: keywords of `pandas.read_csv`.
-        by_time: group the clicks by session, each session's in order of time.
-    """
-    path = Path(path)
+def _read(
+    path: str | os.PathLike, columns: dict, layout: dict, time_format: str | None = None, by_time: bool = False
+) -> Clicks:
+    """Read the columns (role -> label) of a file; `layout` holds keywords of `pandas.read_csv`."""
     roles = {label: role for role, label in columns.items()}
-    sessions, items, times, orders = _Numbering(), _Numbering(), [], []
-    with _refusing(path):
-        # Blank lines are read, so that the index counts lines, and dropped below.
+    first_line = 1 if "header" in layout else 2
+
+    def chunks() -> Iterator[pd.DataFrame]:
+        # Blank lines are read, so that the index counts lines; `_tidy` drops them.
         text = {"dtype": str, "keep_default_na": False, "na_values": [""], "skip_blank_lines": False}
         for chunk in pd.read_csv(path, usecols=list(roles), index_col=False, chunksize=CHUNK, **text, **layout):
-            chunk.index += 1 if "header" in layout else 2
-            chunk = chunk.rename(columns=roles).dropna(how="all")
-            if chunk.empty:
-                continue
-            for role in chunk:
-                _refuse(path, columns[role], chunk[role], chunk[role].isna(), "a value in every row")
-            if time_format is None:
-                is_number = pd.to_numeric(chunk["time"].iloc[:1], errors="coerce").notna().all()
-                time_format = UNIX if is_number else "ISO8601"
-            times.append(_microseconds(path, columns["time"], chunk["time"], time_format))
-            if "order" in chunk:
-                orders.append(_whole_numbers(path, columns["order"], chunk["order"]))
-            sessions.add(chunk["session"])
-            items.add(chunk["item"])
+            chunk.index += first_line
+            yield chunk.rename(columns=roles)
+
+    with _refusing(Path(path)):
+        return _tidy(chunks(), _Source(str(path), "line", columns), time_format, by_time)
+
+
+def _tidy(chunks: Iterable[pd.DataFrame], source: _Source, time_format: str | None = None, by_time=False) -> Clicks:
+    """Check and number the clicks of tables of strings.
+
+    Args:
+        chunks: tables with a column for each role; None or NaN where a value is missing.
+        time_format: pandas's, or UNIX; None: UNIX if the first time is a number, else ISO8601.
+        by_time: group the clicks by session, and sort those of a session by time.
+    """
+    sessions, items, times, orders = _Numbering(), _Numbering(), [], []
+    for chunk in chunks:
+        chunk = chunk.dropna(how="all")
+        if chunk.empty:
+            continue
+        for role in chunk:
+            source.refuse(role, chunk[role], chunk[role].isna(), "a value in every row")
+        if time_format is None:
+            is_number = pd.to_numeric(chunk["time"].iloc[:1], errors="coerce").notna().all()
+            time_format = UNIX if is_number else "ISO8601"
+        times.append(_microseconds(source, chunk["time"], time_format))
+        if "order" in chunk:
+            numbers = pd.to_numeric(chunk["order"], errors="coerce")
+            source.refuse("order", chunk["order"], numbers % 1 != 0, "a whole number")  # NaN and infinities too
+            orders.append(numbers.to_numpy(np.int64))
+        sessions.add(chunk["session"])
+        items.add(chunk["item"])
     if not times:
-        raise InputError(f"{path} holds no clicks: expected a row per click")
+        raise InputError(f"{source.name} has no clicks: expected a row per click")
 
     session, _ = sessions.finish()  # (clicks,)
     item, item_ids = items.finish()  # (clicks,), (items,)
@@ -224,28 +272,13 @@ def _read(path: str | os.PathLike, columns: dict, time_format: str | None, layou
     return Clicks(frame, item_ids.tolist())
 
 
-def _refuse(path: Path, column: object, text: pd.Series, bad: pd.Series, expected: str) -> None:
-    """Raise an InputError for the first bad field; the index of `text` and `bad` is the line number."""
-    if bad.any():
-        line = bad.idxmax()
-        found = "is empty" if pd.isna(text[line]) else f"holds {text[line][:60]!r}"
-        name = f"column {column}" if isinstance(column, str) else f"field {column + 1}"
-        raise InputError(f"{path}, line {line}: {name} {found}; expected {expected}")
-
-
-def _microseconds(path: Path, column: object, text: pd.Series, time_format: str) -> np.ndarray:
+def _microseconds(source: _Source, text: pd.Series, time_format: str) -> np.ndarray:
     """Times as int64 UTC microseconds since 1970, (rows,)."""
     if time_format == UNIX:
         seconds = pd.to_numeric(text, errors="coerce")
-        _refuse(path, column, text, ~(seconds.abs() < LATEST), EXPECTED[UNIX])  # NaN too
+        source.refuse("time", text, ~(seconds.abs() < LATEST), EXPECTED[UNIX])  # NaN too
         return np.rint(seconds.to_numpy(np.float64) * MICROSECONDS).astype(np.int64)
     moments = pd.to_datetime(text, format=time_format, errors="coerce", utc=True)
-    bad = moments.isna() | (text.str[4] != "-")  # pandas takes 2014 and 20140407 for dates, too
-    _refuse(path, column, text, bad, EXPECTED[time_format])
+    bad = moments.isna() | (text.str[4] != "-")  # pandas also reads 2014 and 20140407 as dates
+    source.refuse("time", text, bad, EXPECTED[time_format])
     return moments.astype("datetime64[us, UTC]").astype(np.int64).to_numpy()
-
-
-def _whole_numbers(path: Path, column: object, text: pd.Series) -> np.ndarray:
-    numbers = pd.to_numeric(text, errors="coerce")
-    _refuse(path, column, text, numbers % 1 != 0, "a whole number")  # NaN and infinities too
-    return numbers.to_numpy(np.int64)

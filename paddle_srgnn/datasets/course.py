@@ -1,7 +1,7 @@
-"""The course's protocol: a user's items in order of time are one sequence, and users, not days, are split.
+"""The course's protocol: a session is a user with all items in order of time; the split is by user, not by day.
 
-Source: the pipeline of the Datawhale course around the reference's layers. There a training sample is drawn anew from
-every user in every epoch, and a user of validation or test is asked about everything after the first 80 % of the items.
+Source: the Datawhale course's pipeline around the reference's layers. Each epoch draws one training sample per user. A
+user of validation or test has the first 80 % of the items as input and the rest as labels.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from ..errors import InputError
 from .clicks import Clicks
 from .sessions import SessionDataset, Sessions
 
-FIRST_CUT = 4  # the fewest items before a training sample's target
+FIRST_CUT = 4  # minimum number of items before a training sample's target
 CSV_COLUMNS = {"session": "user_id", "item": "item_id", "time": "timestamp"}
-CUTS = 1  # sets this stream of random numbers apart from the one that orders the samples
+CUTS = 1  # number of this random stream; the order of samples has another
 
 
 def build_users(clicks: Clicks, name: str, source: str, seed: int = 0) -> SessionDataset:
     """Apply the course's protocol.
 
     1. A user's items in order of time, those of equal time in file order, are one sequence.
-    2. Users with fewer than five items are dropped: no training sample could be cut from them. Nothing else is.
+    2. Users with fewer than five items are dropped: they have no training sample. No items are dropped.
     3. The users are shuffled by `seed`; the first 8/10 (rounded down) are for training, those up to 9/10 for
        validation, the rest for test.
-    4. Items are numbered from 1 in order of first appearance in the whole log, all users': the course's ids are
-       given before the split. Items that no training user has keep their number, and count as labels.
+    4. Items are numbered from 1 in order of first appearance in the whole log, as the course numbers them before the
+       split. Items without a training user keep their number, and count as labels.
 
     Args:
         clicks: the log, grouped by user and in order of time (`read_csv`, `read_inter`).
         name: the dataset's name.
-        source: where the log came from, in words, for the record.
+        source: a description of the log, for meta.json.
         seed: of the shuffle.
 
     Raises:
@@ -45,7 +45,7 @@ def build_users(clicks: Clicks, name: str, source: str, seed: int = 0) -> Sessio
     if min(np.diff(bounds)) == 0:
         raise InputError(
             f"{len(kept)} of {len(lengths)} users have {FIRST_CUT + 1} items or more: too few to split 8:1:1 into "
-            "training, validation and test; at least 6 are needed. Is the right column taken for the user?"
+            "training, validation and test; at least 6 are needed. Is this the right column for the user?"
         )
     shuffled = np.random.default_rng(seed).permutation(kept)
 
@@ -79,8 +79,8 @@ def n_cuts(users: Sessions) -> int:
 def random_cuts(users: Sessions, seed: int, epoch: int) -> np.ndarray:
     """An epoch's training samples: for each user a target drawn from all the items but the first four.
 
-    User i's draw is number i of a stream that belongs to the seed and the epoch: it does not depend on how many other
-    users there are or what they look like, nor on where in the epoch the training stands.
+    User i's draw is number i of the random stream of seed and epoch. It does not depend on the other users, nor on
+    the training's position in the epoch.
 
     Returns:
         Positions of the targets in `users.items`, int64 (n_cuts(users),), ascending.

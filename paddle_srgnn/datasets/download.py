@@ -1,7 +1,6 @@
-"""The raw logs of the two benchmarks, fetched by HTTP: whole under the file's name, or in part under NAME.part.
+"""Resumable HTTP downloads of the two benchmarks' raw logs. An incomplete file is NAME.part.
 
-Beside NAME.part lies NAME.part.json with what the server said about the file, so that a later attempt, in this process
-or another, goes on only with the same file.
+NAME.part.json records the file's length and version from the server, so that only the same file is resumed.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from ..files import atomic_file, sha256, write_json
 logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 16  # bytes read at a time
-TRANSIENT = (408, 429, 500, 502, 503, 504)  # answers of a server that may think better of it
+TRANSIENT = (408, 429, 500, 502, 503, 504)  # status codes worth another attempt
 
 
 class Source(NamedTuple):
-    """Where a raw log is found, and the name tools/preprocess.py looks for."""
+    """Where a raw log is, and its usual file name."""
 
     url: str
     file: str
@@ -45,16 +44,16 @@ SOURCES = {
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
-    """How long to bear with a server, times in seconds."""
+    """Timeout and retries of a download, times in seconds."""
 
     timeout: float = 30.0  # without a byte
-    attempts: int = 5  # in a row that bring nothing new
-    pause: float = 0.5  # before an attempt, doubled for each in a row that brought nothing new
+    attempts: int = 5  # in a row that receive no new bytes
+    pause: float = 0.5  # before a retry, doubled after each attempt without new bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class _Remote:
-    """What is known about the file that a .part is the beginning of."""
+    """What the server said about the file."""
 
     url: str
     length: int | None = None  # bytes
@@ -63,12 +62,12 @@ class _Remote:
 
     @property
     def validator(self) -> str | None:
-        """What If-Range may hold: a strong ETag, else the date."""
+        """The value of If-Range: a strong ETag, else the date."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
 
 
 class _Broken(Exception):
-    """An attempt failed in a way that the next may not."""
+    """An attempt failed; another may succeed."""
 
 
 def download(
@@ -78,21 +77,20 @@ def download(
     patience: Patience = Patience(),
     progress: Callable[[int, int | None], object] = lambda done, total: None,
 ) -> bool:
-    """Fetch a file; what a broken attempt has fetched is kept in PATH.part, and the next one goes on from there.
+    """Download a file. A failed attempt keeps its bytes in PATH.part, and the next one resumes from there.
 
     Args:
         url: http or https.
-        path: the file's place; its folder is made.
-        sha256_hex: the SHA-256 it must have.
-        progress: called with the bytes there are and, where the server says so, the bytes in all.
+        path: where to put the file; its folder is made if needed.
+        sha256_hex: its expected SHA-256.
+        progress: called with the bytes so far and the total, None if the server does not say it.
 
     Returns:
-        whether anything was fetched: False if the file is there already.
+        Whether anything was downloaded: False if the file exists already.
 
     Raises:
-        InputError: not such a URL, or the file is there with another SHA-256.
-        WorkFailed: the server gives no such file, does not answer, breaks off again and again, or what it gives has
-            another SHA-256, and is then removed.
+        InputError: not an http or https URL, or the file exists with another SHA-256.
+        WorkFailed: the server refuses the file or all attempts fail; or the file has another SHA-256 and was removed.
     """
     path = Path(path)
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
@@ -100,7 +98,7 @@ def download(
     if path.exists():
         if sha256_hex and sha256(path) != sha256_hex.lower():
             raise InputError(
-                f"{path} is there already, but its SHA-256 is {sha256(path)}, not {sha256_hex}; move it away to go on"
+                f"{path} exists already with SHA-256 {sha256(path)}, expected {sha256_hex}; move it away"
             )
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +106,7 @@ def download(
     _fetch_all(url, part, patience, progress)
     if sha256_hex and (found := sha256(part)) != sha256_hex.lower():
         _discard(part)
-        raise WorkFailed(f"{url}: what came has the SHA-256 {found}, not {sha256_hex}; it was removed")
+        raise WorkFailed(f"{url}: downloaded a file with SHA-256 {found}, expected {sha256_hex}; it was removed")
     with atomic_file(path) as temporary:
         os.replace(part, temporary)
     _discard(part)
@@ -116,7 +114,7 @@ def download(
 
 
 def _fetch_all(url: str, part: Path, patience: Patience, progress: Callable) -> None:
-    """Bring `part` to the file's whole length, in as many attempts as it takes."""
+    """Complete `part`, in several attempts if needed."""
     furthest, fruitless = _size(part), 0
     while True:
         try:
@@ -125,17 +123,17 @@ def _fetch_all(url: str, part: Path, patience: Patience, progress: Callable) -> 
             fruitless = 0 if _size(part) > furthest else fruitless + 1
             furthest = max(furthest, _size(part))
             if fruitless >= patience.attempts:
-                kept = f"; {part} keeps {_size(part):,} bytes, and the same command goes on" if _size(part) else ""
+                kept = f"; {part} keeps {_size(part):,} bytes, try again to resume" if _size(part) else ""
                 raise WorkFailed(f"{url}: {broken}, {fruitless} times{kept}") from None
             logger.warning("%s; trying again", broken)
             time.sleep(patience.pause * 2**fruitless)
 
 
 def _attempt(url: str, part: Path, timeout: float, progress: Callable) -> None:
-    """One request for what is missing. Returns once `part` is whole, raises _Broken if it is not."""
+    """Request the missing bytes; raise _Broken if `part` is then still incomplete."""
     known = _recorded(part, url)
     have = _size(part) if known and _size(part) <= known.length else 0
-    if known and have == known.length:  # stopped between the last byte and the file's name
+    if known and have == known.length:  # complete, but not renamed yet
         return
     headers = {"User-Agent": "paddle-srgnn", "Accept-Encoding": "identity"}
     if have:
@@ -145,7 +143,7 @@ def _attempt(url: str, part: Path, timeout: float, progress: Callable) -> None:
         if response.status == 206 and not _continues(response, remote, known, have):
             _discard(part)
             raise _Broken("the file has changed since the last attempt")
-        if response.status != 206:  # the whole file: the first time, or it has changed, or the server knows no ranges
+        if response.status != 206:  # the whole file: first attempt, a new version, or no ranges
             have = 0
             _discard(part)
             write_json(_record(part), dataclasses.asdict(remote))
@@ -163,12 +161,12 @@ def _attempt(url: str, part: Path, timeout: float, progress: Callable) -> None:
 
 @contextlib.contextmanager
 def _answer(request: urllib.request.Request, timeout: float, part: Path):
-    """The response to a request, with a file in it."""
+    """The response to a request, if it has the file."""
     try:
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # there is nothing from there on: the .part is not of this file
+        if error.code == 416:  # no such range: the .part is of another file
             _discard(part)
         if error.code == 416 or error.code in TRANSIENT:
             raise _Broken(f"the server answered {error.code} {error.reason}") from None
@@ -180,9 +178,9 @@ def _answer(request: urllib.request.Request, timeout: float, part: Path):
         if response.status not in (200, 206) or response.length == 0:
             refusal = f"the server answered {response.status} {response.reason} without a file"
         elif response.headers.get_content_type() == "text/html":
-            refusal = "the answer is a web page, not the file; is there a login or a proxy in between?"
+            refusal = "the answer is a web page, not the file; is there a login page or a proxy?"
         elif response.length is None and not response.chunked:
-            refusal = "the server does not say how long the file is, so that its end would be unknown"
+            refusal = "the server does not say the file's length"
         if refusal:
             raise WorkFailed(f"{request.full_url}: {refusal}")
         yield response
@@ -190,13 +188,13 @@ def _answer(request: urllib.request.Request, timeout: float, part: Path):
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.read1(BLOCK)  # what has come: read would lose it when the rest does not
+        return response.read1(BLOCK)  # read() would lose these bytes if the rest failed
     except (OSError, http.client.HTTPException) as error:
         raise _Broken(f"the transfer broke off ({error or type(error).__name__})") from None
 
 
 def _described(response: http.client.HTTPResponse, url: str) -> _Remote:
-    """What a response says about the whole file."""
+    """The description of the whole file in a response."""
     length = response.length  # of the body; None if it comes in chunks
     if response.status == 206:
         length = _content_range(response)[1]
@@ -204,16 +202,16 @@ def _described(response: http.client.HTTPResponse, url: str) -> _Remote:
 
 
 def _content_range(response: http.client.HTTPResponse) -> tuple[int | None, int | None]:
-    """From which byte on a partial answer goes, and how long the file is: None where it does not say."""
+    """First byte of a partial response and length of the file; None if unknown."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers["Content-Range"] or "")
     return (int(match[1]), int(match[2])) if match else (None, None)
 
 
 def _continues(response: http.client.HTTPResponse, remote: _Remote, known: _Remote | None, have: int) -> bool:
-    """Whether a partial answer goes on where the .part ends, in the same file."""
+    """Whether a partial response continues the .part."""
     if known is None or _content_range(response)[0] != have or remote.length != known.length:
         return False
-    pairs = ((remote.etag, known.etag), (remote.modified, known.modified))  # a partial answer may leave either out
+    pairs = ((remote.etag, known.etag), (remote.modified, known.modified))  # a partial response may omit either
     return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
@@ -222,7 +220,7 @@ def _record(part: Path) -> Path:
 
 
 def _recorded(part: Path, url: str) -> _Remote | None:
-    """What is known about the file that `part` begins; None if it cannot be gone on with."""
+    """The record of `part`; None if it cannot be resumed."""
     try:
         remote = _Remote(**json.loads(_record(part).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,7 +1,6 @@
 """The paper's protocol: from a table of clicks to filtered, split and numbered sessions.
 
-Wu et al. (AAAI 2019), section 4, and what the authors' preprocessing does beyond what the section says. The rules are
-numbered in `build_sessions`; all of them are vectorised over clicks.
+Source: Wu et al. (AAAI 2019), section 4, and the authors' preprocessing code where the section is silent.
 """
 
 from __future__ import annotations
@@ -14,44 +13,62 @@ import pandas as pd
 
 from ..errors import InputError
 from .clicks import Clicks
+from .course import build_users
 from .sessions import SessionDataset, Sessions
 
 DAY = 86400  # seconds
+PROTOCOLS = ("sessions", "course")  # the paper's, and the Datawhale course's
+
+
+def build_dataset(
+    clicks: Clicks, name: str, source: str, protocol: str = "sessions", *, seed: int = 0, **parameters
+) -> SessionDataset:
+    """Apply a protocol: `build_sessions` with these parameters, or `build_users` with this seed.
+
+    Raises:
+        InputError: another protocol, or as the two.
+    """
+    if protocol not in PROTOCOLS:
+        raise InputError(f"unknown protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
+    if protocol == "course":
+        return build_users(clicks, name, source, seed)
+    return build_sessions(clicks, name, source, **parameters)
 
 
 def build_sessions(
     clicks: Clicks,
     name: str,
     source: str,
-    test_days: float,
+    test_days: float = 7,
     min_item_clicks: int = 5,
-    fraction: Fraction = Fraction(1),
+    fraction: Fraction | str | float = 1,
 ) -> SessionDataset:
     """Apply the paper's protocol.
 
     1. A session's date is the time of its last click in the log.
     2. Sessions of one click are dropped; then items clicked fewer than `min_item_clicks` times are removed; then
        sessions left with fewer than two clicks are dropped.
-    3. The clicks of a session are sorted by the log's `order` where it has one (stable), else they keep their order.
-    4. Sessions dated before the latest date minus `test_days` are for training, those after it for testing; those
-       exactly on the boundary are for neither.
+    3. The clicks of a session are sorted by the log's `order` if it has one (stable), else they keep their order.
+    4. Sessions dated before the latest date minus `test_days` are for training, those after it for testing. Sessions
+       exactly on the boundary are dropped.
     5. Training sessions are sorted by date, those of equal date by first appearance in the log; so are test sessions.
     6. Items are numbered from 1 in order of first appearance in the training sessions. Items that do not occur there
        are removed from the test sessions; test sessions left with fewer than two clicks are dropped.
-    7. Of the training samples only the last `fraction` is kept (Yoochoose 1/4 and 1/64). The cut can fall inside a
-       session, which then contributes its shortest prefixes only. The numbering of items is unaffected.
+    7. Only the last `fraction` of the training samples is kept (Yoochoose 1/4 and 1/64). The cut can fall inside a
+       session, which then contributes its shortest prefixes only. It does not change the numbering of items.
 
     Args:
         clicks: the log.
         name: the dataset's name.
-        source: where the log came from, in words, for the record.
+        source: a description of the log, for meta.json.
         test_days: length of the test period, in days.
-        min_item_clicks: the fewest clicks an item needs.
-        fraction: the most recent share of training samples to keep, in (0, 1].
+        min_item_clicks: minimum number of clicks of an item.
+        fraction: the most recent share of training samples to keep, in (0, 1], such as "1/64".
 
     Raises:
-        InputError: nothing is left; the message says which rule removed everything and what to change.
+        InputError: a parameter is out of range, or no sessions are left; the message says which rule removed them.
     """
+    fraction = _checked(test_days, min_item_clicks, fraction)
     table, date = _filter(clicks.table, min_item_clicks)
     latest = date[table["session"]].max()
     boundary = latest - test_days * DAY
@@ -59,7 +76,7 @@ def build_sessions(
     if not len(train_dates):
         raise InputError(
             f"no training sessions: every session is dated within {test_days:g} days of the latest one, "
-            f"{_day(latest)}; choose fewer --test-days"
+            f"{_day(latest)}; choose a smaller test_days"
         )
     codes, first_seen = pd.factorize(train_items)
     number = np.zeros(len(clicks.item_ids), dtype=np.int32)  # (items,), of the code; 0: not in training
@@ -75,7 +92,7 @@ def build_sessions(
     if not len(test_dates):
         raise InputError(
             f"no test sessions: none after {_day(boundary)} has two clicks on items that occur in training; "
-            "choose more --test-days"
+            "choose a larger test_days"
         )
     return SessionDataset(
         name=name,
@@ -89,10 +106,25 @@ def build_sessions(
             "parameters": {
                 "test_days": float(test_days),
                 "min_item_clicks": int(min_item_clicks),
-                "fraction": str(Fraction(fraction)),
+                "fraction": str(fraction),
             },
         },
     )
+
+
+def _checked(test_days: float, min_item_clicks: int, fraction: Fraction | str | float) -> Fraction:
+    """The fraction as a Fraction, after a check of all three ranges."""
+    try:
+        share = Fraction(str(fraction))
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(0)
+    if not 0 < share <= 1:
+        raise InputError(f"fraction={fraction!r}: expected a number in (0, 1], such as 1/64")
+    if not 0 <= test_days < float("inf"):
+        raise InputError(f"test_days={test_days!r}: expected a number of days, at least 0")
+    if not min_item_clicks >= 1:
+        raise InputError(f"min_item_clicks={min_item_clicks!r}: expected a whole number from 1")
+    return share
 
 
 def _day(seconds: float) -> str:
@@ -110,13 +142,13 @@ def _filter(table: pd.DataFrame, min_item_clicks: int) -> tuple[pd.DataFrame, np
     date = table.groupby("session", sort=True)["time"].last().to_numpy()  # the codes are 0, 1, 2, ...
     table = _drop_short(table)
     if table.empty:
-        raise InputError("no session has two clicks: is the right column taken for the session?")
+        raise InputError("no session has two clicks; is this the right column for the session?")
     counts = np.bincount(table["item"])
     table = _drop_short(table[counts[table["item"]] >= min_item_clicks])
     if table.empty:
         raise InputError(
             f"no session keeps two clicks once the items clicked fewer than {min_item_clicks} times are removed; "
-            "choose a lower --min-item-clicks"
+            "choose a smaller min_item_clicks"
         )
     return table, date
 
@@ -140,7 +172,7 @@ def _most_recent(offsets: np.ndarray, fraction: Fraction) -> tuple[int, int | No
     samples = np.cumsum(np.diff(offsets) - 1)  # (sessions,), up to and with each session
     kept = int(samples[-1]) * fraction.numerator // fraction.denominator
     if kept == 0:
-        raise InputError(f"{fraction} of {samples[-1]} training samples is none; choose a larger --fraction")
+        raise InputError(f"{fraction} of {samples[-1]} training samples is none; choose a larger fraction")
     first = int(np.searchsorted(samples, samples[-1] - kept, side="right"))
     contributes = int(samples[first] - (samples[-1] - kept))
     return first, None if contributes == offsets[first + 1] - offsets[first] - 1 else contributes

@@ -1,4 +1,4 @@
-"""Sessions in memory and on disk: flat arrays of clicks, memory-mapped, with every file's hash on record."""
+"""Sessions in memory and on disk: flat, memory-mapped arrays of clicks, with a recorded hash of every file."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..files import atomic_folder, sha256
 
 FORMAT = 1
 DTYPES = {"items": np.int32, "offsets": np.int64, "dates": np.int64}
-HOW_TO_MAKE = "make a dataset with tools/preprocess.py"
+REMAKE = "preprocess the log again"
 
 
 @dataclass(frozen=True, eq=False)
 class Sessions:
-    """Sessions one after another, and with them the samples.
+    """Sessions one after another, and the samples in them.
 
-    A sample is the position `p` of its target in `items`: every click but a session's first is one, and its input is
+    A sample is the position `p` of its target in `items`. Every click but a session's first is a target; the input is
     the session's clicks before it, `items[start:p]`.
 
     Attributes:
         items: item numbers from 1, int32 (clicks,).
         offsets: where each session starts in `items`, and the end, int64 (sessions + 1,).
-        dates: int64 UTC seconds (sessions,), ascending; None where the source has none.
-        first_samples: how many samples the first session contributes, its shortest prefixes; None for all of them.
+        dates: int64 UTC seconds (sessions,), ascending; None if the source has no dates.
+        first_samples: number of samples of the first session, its shortest prefixes; None: all of them.
     """
 
     items: np.ndarray
@@ -67,10 +67,10 @@ class Sessions:
         return self.offsets[np.searchsorted(self.offsets, positions, side="right") - 1]
 
     def split_recent(self, share: float) -> tuple[Sessions, Sessions]:
-        """Split off the most recent share of the sessions, never a part of a session.
+        """Split off the most recent share of the sessions; sessions stay whole.
 
         Returns:
-            The older sessions and the most recent ones; their items are views of these.
+            The older sessions and the most recent ones, as views of these.
 
         Raises:
             InputError: one side would be empty.
@@ -78,8 +78,8 @@ class Sessions:
         recent = round(share * len(self))
         if not 0 < recent < len(self):
             raise InputError(
-                f"a share of {share:g} of {len(self)} sessions leaves one side of the split without a session; "
-                "choose a share between 0 and 1 that leaves at least one on each"
+                f"a share of {share:g} of {len(self)} sessions leaves one side of the split empty; "
+                "choose a share that leaves at least one session on each"
             )
         at = len(self) - recent
         click = self.offsets[at]
@@ -90,16 +90,16 @@ class Sessions:
 
 @dataclass(frozen=True, eq=False)
 class SessionDataset:
-    """Training and test sessions over one numbering of items; under the course's protocol a user's items are a session.
+    """Training and test sessions with one numbering of items. Under the course's protocol a session is a user.
 
     Attributes:
         name: the dataset's name.
         train, test: the sessions.
-        valid: the course's protocol has sessions of its own for validation; None under the sessions' protocol.
+        valid: the course's sessions for validation; None under the paper's protocol.
         item_ids: raw id of each item number; "" for the padding, number 0.
         item_clicks: clicks of each item in `train`, int64 (n_items,); 0 for the padding.
-        meta: where it came from and how it was made; of an opened dataset everything in its meta.json.
-        path: the folder of an opened dataset.
+        meta: origin and parameters; for an opened dataset, its meta.json.
+        path: the folder of an opened dataset; None for one in memory.
     """
 
     name: str
@@ -132,17 +132,20 @@ class SessionDataset:
         """Number of items, padding included."""
         return len(self.item_ids)
 
-    @property
-    def hash(self) -> str:
-        """SHA-256 that says whether two datasets hold the same sessions and items; names and origins do not count."""
-        return self.meta.get("hash") or self._computed_hash
-
     @cached_property
-    def _computed_hash(self) -> str:
-        content = {name: hashlib.sha256(np.ascontiguousarray(a)).hexdigest() for name, a in _arrays(self).items()}
-        content["item_ids"] = hashlib.sha256(json.dumps(self.item_ids).encode()).hexdigest()
-        content |= {"n_items": self.n_items, "first_samples": self.train.first_samples}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    def hash(self) -> str:
+        """SHA-256 of sessions and items, without name and origin.
+
+        `open_dataset` takes it from meta.json instead of reading every file; a copy with other fields computes its own.
+        """
+        return _content_hash(self)
+
+
+def _content_hash(dataset: SessionDataset) -> str:
+    content = {name: hashlib.sha256(np.ascontiguousarray(a)).hexdigest() for name, a in _arrays(dataset).items()}
+    content["item_ids"] = hashlib.sha256(json.dumps(dataset.item_ids).encode()).hexdigest()
+    content |= {"n_items": dataset.n_items, "first_samples": dataset.train.first_samples}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _arrays(dataset: SessionDataset) -> dict[str, np.ndarray]:
@@ -157,10 +160,10 @@ def write_dataset(dataset: SessionDataset, folder: str | os.PathLike, replace: b
     """Write a dataset in the processed layout; the folder appears whole or not at all.
 
     Args:
-        replace: whether an existing folder is replaced.
+        replace: whether to replace an existing folder.
 
     Raises:
-        InputError: the folder exists and is not to be replaced.
+        InputError: the folder exists and `replace` is false.
     """
     with atomic_folder(folder, replace) as new:
         for name, array in _arrays(dataset).items():
@@ -182,16 +185,16 @@ def write_dataset(dataset: SessionDataset, folder: str | os.PathLike, replace: b
                 )
             },
             "files": files,
-            "hash": dataset._computed_hash,
+            "hash": _content_hash(dataset),
         }
         (new / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def open_dataset(folder: str | os.PathLike) -> SessionDataset:
-    """Open a processed dataset; the arrays are memory-mapped. Contents are checked by `verify_dataset`.
+    """Open a processed dataset; its arrays are memory-mapped. Sizes are checked here, contents by `verify_dataset`.
 
     Raises:
-        InputError: it is no dataset, of another format, or its files do not fit together.
+        InputError: the folder is not a dataset or has another format, or its files do not fit together.
     """
     folder = Path(folder)
     meta = _read_meta(folder)
@@ -200,7 +203,7 @@ def open_dataset(folder: str | os.PathLike) -> SessionDataset:
             size = (folder / name).stat().st_size
             if size != recorded["bytes"]:
                 raise InputError(
-                    f"{folder / name} has {size} bytes, {recorded['bytes']} were written; {HOW_TO_MAKE} again"
+                    f"{folder / name} has {size} bytes, expected {recorded['bytes']}; {REMAKE}"
                 )
         names = ("train", "valid", "test") if "valid_items.npy" in meta["files"] else ("train", "test")
         parts = {part: _open_sessions(folder, part, meta) for part in names}
@@ -208,24 +211,27 @@ def open_dataset(folder: str | os.PathLike) -> SessionDataset:
         if len(item_ids) != meta["n_items"]:
             raise InputError(f"{folder / 'items.csv'} has {len(item_ids) - 1} items, expected {meta['n_items'] - 1}")
         parts["train"] = replace(parts["train"], first_samples=meta["first_samples"])
-        return SessionDataset(meta["name"], **parts, item_ids=item_ids, item_clicks=item_clicks, meta=meta, path=folder)
+        numbering = {"item_ids": item_ids, "item_clicks": item_clicks}
+        dataset = SessionDataset(meta["name"], **parts, **numbering, meta=meta, path=folder)
+        vars(dataset)["hash"] = meta["hash"]  # the value of its cached property
+        return dataset
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename} is missing from the dataset; {HOW_TO_MAKE} again") from None
+        raise InputError(f"{error.filename} is missing from the dataset; {REMAKE}") from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / 'meta.json'} is damaged: {error!r}; {HOW_TO_MAKE} again") from error
+        raise InputError(f"{folder / 'meta.json'} is damaged: {error!r}; {REMAKE}") from error
 
 
 def _read_meta(folder: Path) -> dict:
     path = folder / "meta.json"
     if not path.is_file():
-        raise InputError(f"{folder} is no dataset (it has no meta.json); {HOW_TO_MAKE}")
+        raise InputError(f"{folder} is not a dataset: it has no meta.json; preprocess a log first")
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         version = meta["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a dataset's meta.json: {error!r}; {HOW_TO_MAKE} again") from error
+        raise InputError(f"{path} is not a dataset's meta.json: {error!r}; {REMAKE}") from error
     if version != FORMAT:
-        raise InputError(f"{path} has format version {version!r}, this version reads {FORMAT}; {HOW_TO_MAKE} again")
+        raise InputError(f"{path} has format version {version!r}, this version reads {FORMAT}; {REMAKE}")
     return meta
 
 
@@ -233,21 +239,21 @@ def _open_sessions(folder: Path, part: str, meta: dict) -> Sessions:
     arrays = {}
     for kind, dtype in DTYPES.items():
         path = folder / f"{part}_{kind}.npy"
-        if path.name not in meta["files"]:  # only dates may lack, and Sessions says so
+        if path.name not in meta["files"]:  # dates are optional; without another Sessions raises a TypeError
             continue
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise InputError(f"{path} is no array: {error}; {HOW_TO_MAKE} again") from error
+            raise InputError(f"{path} is not an array: {error}; {REMAKE}") from error
         if array.dtype != dtype or array.ndim != 1:
-            raise InputError(f"{path} is {array.dtype} of {array.ndim} dimensions, expected {np.dtype(dtype)} of 1")
+            raise InputError(f"{path} is {array.dtype} with {array.ndim} dimensions, expected {np.dtype(dtype)} with 1")
         arrays[kind] = array
     sessions = Sessions(**arrays)
     ends = sessions.offsets[[0, -1]].tolist() if len(sessions.offsets) > 1 else None
     if ends != [0, len(sessions.items)] or sessions.lengths.min() < 2:
         raise InputError(
             f"{folder / part}_offsets.npy does not divide the {len(sessions.items)} clicks of {part}_items.npy into "
-            f"sessions of two clicks or more; {HOW_TO_MAKE} again"
+            f"sessions of two clicks or more; {REMAKE}"
         )
     if sessions.dates is not None and len(sessions.dates) != len(sessions):
         raise InputError(f"{folder / part}_dates.npy has {len(sessions.dates)} dates for {len(sessions)} sessions")
@@ -271,20 +277,20 @@ def read_items(path: Path) -> tuple[list[str], np.ndarray]:
         try:
             index, raw_ids, clicks = zip(*rows, strict=True)
             numbers = np.array([index, clicks], dtype=np.int64)  # (2, items)
-        except ValueError as error:  # a row of other than three fields, or not a number; or no rows
+        except ValueError as error:  # no rows, or a row without three fields or without numbers
             raise InputError(
-                f"{path} is damaged: expected index,raw_id,training_clicks; {HOW_TO_MAKE} again"
+                f"{path} is damaged: expected index,raw_id,training_clicks; {REMAKE}"
             ) from error
     if not np.array_equal(numbers[0], np.arange(1, len(index) + 1)):
-        raise InputError(f"{path} is damaged: its items are not numbered 1, 2, 3, ...; {HOW_TO_MAKE} again")
+        raise InputError(f"{path} is damaged: its items are not numbered 1, 2, 3, ...; {REMAKE}")
     return ["", *raw_ids], np.concatenate([[0], numbers[1]])
 
 
 def verify_dataset(dataset: SessionDataset | str | os.PathLike) -> None:
-    """Check every file of a dataset against the hash recorded when it was written, and the item numbers' range.
+    """Check every file of a dataset against its recorded hash, and the range of the item numbers.
 
     Args:
-        dataset: an opened dataset or its folder. Of a dataset that is only in memory the range is checked.
+        dataset: a dataset or its folder. For a dataset in memory only the range is checked.
 
     Raises:
         InputError: a file was altered; the message names it.
@@ -294,9 +300,9 @@ def verify_dataset(dataset: SessionDataset | str | os.PathLike) -> None:
     if dataset.path is not None:
         for name, recorded in dataset.meta["files"].items():
             if sha256(dataset.path / name) != recorded["sha256"]:
-                raise InputError(f"{dataset.path / name} was altered after it was written; {HOW_TO_MAKE} again")
-        if dataset._computed_hash != dataset.hash:
-            raise InputError(f"{dataset.path / 'meta.json'} was altered after it was written; {HOW_TO_MAKE} again")
+                raise InputError(f"{dataset.path / name} was altered after it was written; {REMAKE}")
+        if _content_hash(dataset) != dataset.hash:
+            raise InputError(f"{dataset.path / 'meta.json'} was altered after it was written; {REMAKE}")
     for part, sessions in dataset.parts.items():
         low, high = int(sessions.items.min()), int(sessions.items.max())
         if low < 1 or high >= dataset.n_items:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..datasets import load_dataset
+import paddle_srgnn  # loads pandas only where a dataset has to be loaded
+
 from ..datasets.sessions import SessionDataset, Sessions
 from ..errors import InputError, WorkFailed
 from ..protocols import Protocol, protocol_of
@@ -90,7 +91,7 @@ def evaluate(
     if hasattr(what, "scores"):
         if data is None:
             raise InputError(f"{what.name}: a baseline needs the dataset to be measured on")
-        dataset = data if isinstance(data, SessionDataset) else load_dataset(data)
+        dataset = data if isinstance(data, SessionDataset) else paddle_srgnn.load_dataset(data)
         name, scorer, sessions, run = what.name, BaselineScorer(what), _part(dataset, split, 0.0, what.name), None
     else:
         run = what if isinstance(what, Run) else Run(what)

@@ -1,4 +1,4 @@
-"""Files of named arrays: .safetensors and .npz in and out, Paddle's .pdparams in; nothing in a file is run."""
+"""Files of named arrays: reads .safetensors, .npz and .pdparams, writes the first two, and never runs a file's code."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..unpickling import load_pickle
 
 WRITABLE = (".safetensors", ".npz")
 PDPARAMS = ".pdparams"
-PARAMETER_NAMES = "StructuredToParameterName@@"  # Paddle's table of generated names, beside the arrays
+PARAMETER_NAMES = "StructuredToParameterName@@"  # Paddle's table of generated names in a state dict
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by name; its suffix says how to read it.
+    """Read the arrays of a file by name, in the format of its suffix.
 
     Raises:
         InputError: another suffix, or the file is missing, damaged or holds anything but arrays of numbers.
@@ -76,7 +76,7 @@ def _read_pdparams(path: Path) -> dict[str, np.ndarray]:
 
 
 def _stand_ins() -> dict[tuple[str, str], object]:
-    """What the names in a .pdparams stand for: never numpy's own code, which a crafted dtype could lead astray."""
+    """Stand-ins for the names in a .pdparams; never numpy's own code, which a crafted dtype could exploit."""
     stand_ins = {
         ("numpy", "ndarray"): _NDARRAY,
         ("numpy", "dtype"): _Call(_dtype),
@@ -88,7 +88,7 @@ def _stand_ins() -> dict[tuple[str, str], object]:
 
 
 class _Call:
-    """Something a pickle may call, and nothing else: it has no state to be set."""
+    """A function that a pickle may call; it refuses any state."""
 
     __slots__ = ("_function",)
 
@@ -103,7 +103,7 @@ class _Call:
 
 
 class _Dtype:
-    """An array's type, still to be told its byte order."""
+    """An array's type; its state gives the byte order."""
 
     __slots__ = ("code", "dtype")
 
@@ -119,7 +119,7 @@ class _Dtype:
 
 
 class _Array:
-    """An array, still to be told its content."""
+    """An array; its state gives the content."""
 
     __slots__ = ("array",)
 

@@ -1,7 +1,7 @@
-"""How other implementations of SR-GNN keep its weights: Datawhale's, the authors' PyTorch code and RecBole's.
+"""Formats of SR-GNN's weights: Datawhale's, the authors' PyTorch code's and RecBole's.
 
-The Datawhale reference's keys are ours. PyTorch keeps its matrices transposed. The authors' input gate has the other
-sense, n + z(h - n) for our h + z(n - h): as 1 - sigmoid(x) = sigmoid(-x), negating the gate's weights exchanges them.
+The Datawhale reference has our keys. PyTorch's matrices are transposed. The authors' input gate has the opposite sign,
+n + z(h - n) for our h + z(n - h); since 1 - sigmoid(x) = sigmoid(-x), negating the gate's weights converts them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ EMBEDDING = "item_emb.weight"
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """How an implementation keeps SR-GNN's weights.
+    """An implementation's format.
 
     Attributes:
         renamed: its names for our keys where they differ.
         transposed: whether its matrices, the item table apart, are transposed.
-        negated: whether its input gate has the other sense.
+        negated: whether its input gate has the opposite sign.
         unused: names of square matrices and of biases that it has and never reads.
         score_item_zero: whether its softmax has the padding item among its classes.
-        max_session_length: how many of the most recent clicks it reads, by default.
-        torch_file: the Python expression of its state dict in a file of PyTorch's, which we do not read.
+        max_session_length: number of most recent clicks that it reads by default.
+        torch_file: Python expression that reads its state dict from a PyTorch file, which this package does not read.
     """
 
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -56,6 +56,6 @@ PEERS = {
 
 
 def how_to_make_npz(peer: str) -> str:
-    """The command that makes a readable file of a PyTorch one."""
+    """The command that converts a PyTorch file to .npz."""
     arrays = f"{{k: v.numpy() for k, v in {PEERS[peer].torch_file}.items()}}"
     return f"python -c \"import numpy, torch; numpy.savez('FILE.npz', **{arrays})\""

@@ -1,4 +1,4 @@
-"""Other implementations' weights in and out; `peers` says how each keeps them."""
+"""Import and export of other implementations' weights; `peers` describes their formats."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import PDPARAMS, WRITABLE, read_arrays, write_arrays
 from ..config import Settings
 from ..errors import InputError
 from ..files import atomic_folder, sha256
 from ..model import SRGNN
 from ..run import UNKNOWN_DATASET, Progress, Run, RunConfig, describe_environment, write_config
 from ..training.checkpoint import save_checkpoint
+from .arrays import PDPARAMS, WRITABLE, read_arrays, write_arrays
 from .peers import EMBEDDING, PEERS, Peer, how_to_make_npz
 
 GATED = ("gnn.w_ih", "gnn.w_hh", "gnn.b_ih", "gnn.b_hh")  # their last axis: reset gate, input gate, new state
 
 
 def import_weights(peer: str, file: Path, run: Path, step: int = 1, max_session_length: int | None = None) -> None:
-    """Make a run of another implementation's weights.
+    """Make a run from another implementation's weights.
 
     Args:
         peer: a key of PEERS.
-        file: .safetensors or .npz; of `datawhale` also .pdparams.
-        run: the folder to make. It has no items.csv, as the dataset is unknown, and no optimiser's state.
-        step: how often a graph passes messages, which weights do not tell.
-        max_session_length: how many of the most recent clicks are read; None: the implementation's default.
+        file: .safetensors or .npz; for `datawhale` also .pdparams.
+        run: the folder to make, without items.csv, as the dataset is unknown, and without optimizer state.
+        step: message passing steps, which the weights do not determine.
+        max_session_length: number of most recent clicks to read; None: the implementation's default.
 
     Raises:
-        InputError: the file is not readable or not of that implementation; the message names every key that differs.
+        InputError: the folder exists, or the file is not readable or of another implementation; the message names every
+            key that differs.
     """
     if run.exists():
-        raise InputError(f"--out {run} exists already: choose another folder")
+        raise InputError(f"{run} exists already; choose another folder")
     settings, model = _model_of(peer, file, step, max_session_length)
     imported = {"imported": {"from": peer, "file": file.name, "sha256": sha256(file)}}
     config = RunConfig("imported", settings, UNKNOWN_DATASET, describe_environment("cpu", 1) | imported)
@@ -48,7 +49,7 @@ def _model_of(peer: str, file: Path, step: int, max_session_length: int | None) 
     readable = WRITABLE + (PDPARAMS,) * (peer == "datawhale")
     if file.suffix not in readable:
         hint = f"; make an .npz of a PyTorch file: {how_to_make_npz(peer)}" if its.torch_file else ""
-        raise InputError(f"{file}: --from {peer} reads {', '.join(readable)}{hint}")
+        raise InputError(f"{file}: weights of {peer} are read from {', '.join(readable)}{hint}")
     theirs = read_arrays(file)
     n_items, embedding_dim = _sizes(peer, theirs, file)
     settings = Settings(
@@ -65,11 +66,11 @@ def _model_of(peer: str, file: Path, step: int, max_session_length: int | None) 
 
 
 def _sizes(peer: str, theirs: Mapping[str, np.ndarray], file: Path) -> tuple[int, int]:
-    """The number of items and the width d, by the item table."""
+    """The number of items and the embedding size d, from the item table."""
     name = PEERS[peer].renamed.get(EMBEDDING, EMBEDDING)
     if name not in theirs:
         others = [other for other, its in PEERS.items() if its.renamed.get(EMBEDDING, EMBEDDING) in theirs]
-        hint = f"; it has the keys of {others[0]}: --from {others[0]}" if others else ""
+        hint = f"; its keys are those of {others[0]}" if others else ""
         raise InputError(f"{file}: not the weights of {peer}: {name}: missing, expected [n_items, d]{hint}")
     if theirs[name].ndim != 2 or 0 in theirs[name].shape:
         raise InputError(f"{file}: {name}: found {list(theirs[name].shape)}, expected [n_items, d]")
@@ -96,7 +97,7 @@ def _form(array: np.ndarray) -> str:
 
 
 def to_ours(its: Peer, theirs: Mapping[str, np.ndarray], keys: Iterable[str]) -> dict[str, np.ndarray]:
-    """A peer's arrays under our keys and in our sense; what it never reads is dropped."""
+    """A peer's arrays in our format, without those that it never reads."""
     ours = {}
     for key in keys:
         array = theirs[its.renamed.get(key, key)]
@@ -105,7 +106,7 @@ def to_ours(its: Peer, theirs: Mapping[str, np.ndarray], keys: Iterable[str]) ->
 
 
 def to_theirs(its: Peer, ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Our arrays under a peer's keys and in its sense; what it never reads is zero."""
+    """Our arrays in a peer's format; those that it never reads are zero."""
     theirs = {
         its.renamed.get(key, key): np.ascontiguousarray(_turned(its, key, _gate_turned(its, key, array)))
         for key, array in ours.items()
@@ -119,7 +120,7 @@ def _turned(its: Peer, key: str, array: np.ndarray) -> np.ndarray:
 
 
 def _gate_turned(its: Peer, key: str, array: np.ndarray) -> np.ndarray:
-    """An array of ours with the input gate's third negated where the peer's gate has the other sense."""
+    """An array in our layout, its input gate's third negated if the peer's gate has the opposite sign."""
     if not its.negated or key not in GATED:
         return array
     reset_gate, input_gate, new_state = np.split(array, 3, axis=-1)
@@ -127,18 +128,17 @@ def _gate_turned(its: Peer, key: str, array: np.ndarray) -> np.ndarray:
 
 
 def export_weights(peer: str, run: Run, file: Path) -> str | None:
-    """Write a checkpoint's weights as another implementation keeps them, .safetensors or .npz by the suffix.
+    """Write a run's weights in another implementation's format, .safetensors or .npz by the suffix.
 
     Returns:
-        what the user must know about item 0, where the checkpoint and the other implementation treat it differently.
+        A note on item 0 if the run and the other implementation treat it differently, else None.
 
     Raises:
-        InputError: the file exists or has another suffix, or the checkpoint's switches make it compute what the other
-            implementation cannot.
+        InputError: the file exists or has another suffix, or the run has a setting that the other implementation lacks.
     """
     its = PEERS[peer]
     if file.exists():
-        raise InputError(f"--out {file} exists already: choose another name")
+        raise InputError(f"{file} exists already; choose another name")
     checkpoint = run.checkpoint()
     switches = checkpoint.settings.scoring_switches()
     trained_with_item_zero = switches.pop("score_item_zero", True)
@@ -150,5 +150,5 @@ def export_weights(peer: str, run: Run, file: Path) -> str | None:
     if trained_with_item_zero == its.score_item_zero:
         return None
     if its.score_item_zero:
-        return f"{peer} scores the padding item 0, which was no candidate in training: leave it out of its ranks"
+        return f"{peer} scores the padding item 0, which was not a candidate in training: exclude it from its ranks"
     return f"{peer} never scores the padding item 0, which was a class of the softmax that trained these weights"

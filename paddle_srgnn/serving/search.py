@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError, WorkFailed
-from ..protocols.metrics import top_k
 from ..kernels import in_row_blocks, memory_of
+from ..protocols.metrics import top_k
 from ..runtime import import_paddle, thread_count
 
 paddle = import_paddle()

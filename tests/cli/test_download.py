@@ -57,11 +57,11 @@ def test_it_fetches_the_file_and_says_how_to_go_on(server, download, tmp_path):
     path = out / "train-item-views.csv"
     assert path.read_bytes() == CONTENT and len(list(out.iterdir())) == 1
     assert process.stdout == (
-        f"{path}: {len(CONTENT)} bytes, fetched, its SHA-256 is as given; "
-        f"next: python tools/preprocess.py diginetica --raw '{path}' --out data/diginetica\n"
+        f"{path}: {len(CONTENT)} bytes, downloaded, SHA-256 matches; "
+        f"next: srgnn preprocess diginetica --raw '{path}' --out data/diginetica\n"
     )
     process = download(*arguments)
-    assert process.returncode == 0 and "there already, its SHA-256 is as given" in process.stdout
+    assert process.returncode == 0 and "exists already, SHA-256 matches" in process.stdout
     assert server.paths == ["/x"]
 
 
@@ -76,8 +76,8 @@ def test_what_to_do_by_hand_if_the_host_has_no_such_file(server, download, tmp_p
     process = download("yoochoose", "--out", tmp_path, "--url", f"{server.url}/missing")
     assert process.returncode == 1 and process.stdout == ""
     url, path = f"{server.url}/missing", tmp_path / "yoochoose-clicks.dat"
-    assert process.stderr.startswith(f"download: {url}: the server answered 404 Not Found. By hand: fetch {url} ")
-    assert f"put it at {path}, then: python tools/preprocess.py yoochoose --raw {path} " in process.stderr
+    assert process.stderr.startswith(f"download: {url}: the server answered 404 Not Found. Or download {url} ")
+    assert f"put it at {path}, then: srgnn preprocess yoochoose --raw {path} " in process.stderr
     assert process.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
@@ -101,7 +101,7 @@ def test_ctrl_c_keeps_what_there_is(server, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and errors == "download: interrupted; the same command goes on from here\n"
+    assert process.returncode == 130 and errors == "download: interrupted; run the same command again to resume\n"
     assert CONTENT.startswith(part.read_bytes()) and not (tmp_path / "train-item-views.csv").exists()
 
 

@@ -78,7 +78,7 @@ def test_the_same_sessions_from_every_format(run_command, raw, tmp_path, given):
     verify_dataset(out)
     dataset = open_dataset(out)
     assert dataset.name == "tiny" and dataset.item_ids == ["", "a", "b"]
-    assert f"next: python tools/train.py --data {out}" in process.stdout
+    assert f"next: srgnn train --data {out}" in process.stdout
     assert "3 sessions" in process.stdout and "7 samples" in process.stdout and process.stderr == ""
 
 
@@ -153,7 +153,7 @@ def log(*more):
 
 WRONG = {
     "missing column": (bad(DIGINETICA.replace("item_id", "item")), "no column item_id"),
-    "non-numeric": (bad(DIGINETICA.replace(";1;2016", ";one;2016", 1)), "line 3: column timeframe holds 'one'"),
+    "non-numeric": (bad(DIGINETICA.replace(";1;2016", ";one;2016", 1)), "line 3: column timeframe is 'one'"),
     "bad timestamp": (bad(DIGINETICA.replace("2016-05-02", "2016-05-32")), "line 5: column eventdate"),
     "missing id": (bad(DIGINETICA.replace(";b;", ";;", 1)), "line 4: column item_id is empty"),
     "empty file": (bad(""), "is empty"),
@@ -203,14 +203,14 @@ def test_existing_output_is_kept(refused, raw, tmp_path, existing):
     arguments = ["diginetica", "--raw", raw, "--out", tmp_path / "d", "--to-pickle", tmp_path / "p"]
     before = sorted(tmp_path.rglob("*"))
     assert "exists already" in refused("preprocess", *arguments)
-    assert "replaces only what this tool wrote" in refused("preprocess", *arguments, "--force")
+    assert "replaces only what this command wrote" in refused("preprocess", *arguments, "--force")
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_outputs_in_one_another(refused, raw, tmp_path):
     arguments = ["diginetica", "--raw", raw, "--out", tmp_path / "d"]
     for pickles in (tmp_path / "d", tmp_path / "d" / "p", tmp_path):
-        assert "in one another" in refused("preprocess", *arguments, "--to-pickle", pickles)
+        assert "contains the other" in refused("preprocess", *arguments, "--to-pickle", pickles)
     assert not (tmp_path / "d").exists()
 
 

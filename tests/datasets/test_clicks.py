@@ -126,7 +126,7 @@ WRONG = {
         DIGINETICA.replace("eventdate", "date"),
         ["line 1", "eventdate", "timeframe, date"],
     ),
-    "missing csv column": (read_csv, "a,b\n1,2\n", ["line 1", "session, item, time", "a, b", "--columns"]),
+    "missing csv column": (read_csv, "a,b\n1,2\n", ["line 1", "session, item, time", "a, b", "which columns"]),
     "missing inter column": (read_inter, "user_id:token\tx:token\n1\t2\n", ["item_id, timestamp", "user_id, x"]),
     "not yoochoose": (read_yoochoose, "a,b\n1,2\n", ["session_id, timestamp, item_id", "a, b"]),
     "non-numeric": (read_diginetica, DIGINETICA.replace("5;2016", "x5;2016"), ["line 3", "timeframe", "'x5'"]),

@@ -118,10 +118,13 @@ def test_sessions_of_one_date_keep_their_order():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"test_days": 11}, "fewer --test-days"),
-        ({"test_days": 0}, "more --test-days"),
-        ({"min_item_clicks": 50}, "lower --min-item-clicks"),
-        ({"fraction": Fraction(1, 6)}, "larger --fraction"),
+        ({"test_days": 11}, "smaller test_days"),
+        ({"test_days": 0}, "larger test_days"),
+        ({"min_item_clicks": 50}, "smaller min_item_clicks"),
+        ({"fraction": Fraction(1, 6)}, "larger fraction"),
+        ({"fraction": "1/0"}, "fraction='1/0': expected"),
+        ({"test_days": -1}, "test_days=-1: expected"),
+        ({"min_item_clicks": 0}, "min_item_clicks=0: expected"),
     ],
 )
 def test_nothing_left(log, arguments, said):

@@ -195,7 +195,7 @@ def test_arrays_of_another_kind(folder):
         open_dataset(folder)
     size = (folder / "train_items.npy").stat().st_size
     (folder / "train_items.npy").write_bytes(b"x" * size)
-    with pytest.raises(InputError, match=r"train_items\.npy is no array"):
+    with pytest.raises(InputError, match=r"train_items\.npy is not an array"):
         open_dataset(folder)
 
 
@@ -207,5 +207,12 @@ def test_items_out_of_range(item):
 
 def test_no_dataset(tmp_path):
     for path in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(InputError, match=r"is no dataset.*tools/preprocess\.py"):
+        with pytest.raises(InputError, match=r"is not a dataset: it has no meta\.json; preprocess a log first"):
             open_dataset(path)
+
+
+def test_a_copy_of_an_opened_dataset_has_a_hash_of_its_own(folder):
+    dataset = open_dataset(folder)
+    changed = dataclasses.replace(dataset, train=make([1, 2]))
+    assert changed.hash == make_dataset(train=make([1, 2])).hash != dataset.hash
+    assert dataclasses.replace(dataset, name="other").hash == dataset.hash
