@@ -20,7 +20,7 @@ from ..evaluation import course
 from ..evaluation.ranks import Kept, evaluate, progress_bar
 from ..files import remove_leftovers, write_csv
 from ..model import SRGNN
-from ..kernels import in_row_blocks
+from ..kernels import add_l2, average
 from ..runtime import import_paddle, seed_everything
 from .checkpoint import Checkpoint, Progress, find_checkpoint, load_model, read_checkpoint, restore, save_checkpoint
 from ..run import describe_dataset
@@ -241,44 +241,6 @@ class Training:
         epoch = self.progress.best_epoch or self.progress.epoch - 1
         row = self.progress.history[epoch - 1]
         return epoch, {key.removeprefix("valid_"): value for key, value in row.items() if key.startswith("valid_")}
-
-
-def add_l2(parameters: list[paddle.Tensor], weight_decay: float) -> None:
-    """Add the gradient of the L2 penalty to that of every parameter, as the authors' Adam does.
-
-    Paddle's `weight_decay=L2Decay(..)` computes the same in three passes on one thread: on the item table, longer than
-    Adam itself.
-    """
-
-    def add(grad: paddle.Tensor, weight: paddle.Tensor) -> None:
-        grad.add_(weight * weight_decay)
-
-    if weight_decay:
-        with paddle.no_grad():
-            for parameter in parameters:
-                if parameter.ndim == 2 and parameter.place.is_cpu_place():
-                    in_row_blocks(add, parameter.grad, parameter)
-                else:
-                    add(parameter.grad, parameter)
-
-
-def average(averaged: SRGNN, model: SRGNN, decay: float, updates: int) -> None:
-    """Move the averaged weights towards the model's, whose share in the `updates`-th update is 1 - the decay.
-
-    The decay is that of an exponential moving average (Polyak and Juditsky, 1992, average evenly), but smaller in the
-    first updates, (1 + n) / (10 + n), so that the average soon forgets the initialisation.
-    """
-    share = 1 - min(decay, (1 + updates) / (10 + updates))
-
-    def move(mean: paddle.Tensor, weight: paddle.Tensor) -> None:
-        mean.add_((weight - mean) * share)
-
-    with paddle.no_grad():
-        for mean, weight in zip(averaged.parameters(), model.parameters(), strict=True):
-            if weight.ndim == 2 and weight.place.is_cpu_place():
-                in_row_blocks(move, mean, weight)
-            else:
-                move(mean, weight)
 
 
 def split_validation(dataset: SessionDataset, settings: Settings) -> tuple[Sessions, Sessions | None]:
