@@ -192,28 +192,3 @@ def test_a_gpu_that_is_not_there_is_said_clearly():
     assert runtime.set_device() == "cpu"
     with pytest.raises(InputError, match="tpu"):
         runtime.set_device("tpu")
-
-
-def test_row_blocks_cover_every_row_once_and_work_in_place(monkeypatch):
-    monkeypatch.setattr(runtime, "_CACHED", 40)
-    matrix = np.zeros((23, 10), dtype=np.float32)
-    for threads in (1, 2, 3):
-        monkeypatch.setattr(runtime, "_threads", threads)
-        monkeypatch.setattr(kernels, "_pool", None)
-        sizes = []
-
-        def add_one(block, numbers, sizes=sizes):
-            block += numbers
-            sizes.append(len(block))
-
-        kernels.in_row_blocks(add_one, matrix, np.arange(23, dtype=np.float32)[:, None])
-        assert sum(sizes) == 23 and max(sizes) <= 4
-    np.testing.assert_array_equal(matrix, np.repeat(3 * np.arange(23)[:, None], 10, axis=1))
-
-
-def test_a_tensors_memory_is_its_own():
-    import paddle
-
-    tensor = paddle.arange(6, dtype="float32").reshape([2, 3])
-    kernels.memory_of(tensor)[1, 2] = 50
-    assert tensor.tolist() == [[0, 1, 2], [3, 4, 50]]
