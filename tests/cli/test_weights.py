@@ -8,11 +8,12 @@ import pytest
 
 from paddle_srgnn.comparison import random_weights
 from paddle_srgnn.config import Settings
-from paddle_srgnn.evaluation.ranks import evaluate
+from paddle_srgnn.evaluation.ranks import ModelScorer
 from paddle_srgnn.interop.arrays import write_arrays
 from paddle_srgnn.interop.peers import PEERS
 from paddle_srgnn.interop.weights import to_theirs
 from paddle_srgnn.model import SRGNN
+from paddle_srgnn.protocols.paper import Paper
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -31,11 +32,11 @@ def test_weights_of_recbole_in_evaluated_and_out_again(ring, data, run_command, 
     assert "dataset is unknown; their items are taken to be numbered as in ring" in process.stderr
     model = SRGNN(sizes)
     model.set_state_dict(weights)
-    expected = evaluate(model, ring.test, Settings(), (5, 10, 20), "")
+    expected = Paper().measure(ModelScorer(model, Settings()), ring.test, (5, 10, 20)).metrics
     (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
     assert result["metrics"] == pytest.approx(expected)
-    assert "dataset is unknown; name with --data" in refused("evaluate", tmp_path / "run")
-    assert "without an optimiser's state to go on from" in refused("train", "--out", tmp_path / "run", "--resume")
+    assert "trained on unknown data" in refused("evaluate", tmp_path / "run")
+    assert "without an optimizer's state to resume from" in refused("train", "--out", tmp_path / "run", "--resume")
 
     process = run_command("weights", "export", "--to", "authors-pytorch", tmp_path / "run", "--out", tmp_path / "a.npz")
     assert process.returncode == 0 and process.stdout == f"weights: {tmp_path / 'a.npz'}\n"
