@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import PDPARAMS, WRITABLE, read_arrays, write_arrays
 from ..config import Settings
 from ..errors import InputError
 from ..files import atomic_folder, sha256
 from ..model import SRGNN
 from ..run import UNKNOWN_DATASET, Progress, Run, RunConfig, describe_environment, write_config
 from ..training.checkpoint import save_checkpoint
+from .arrays import PDPARAMS, WRITABLE, read_arrays, write_arrays
 from .peers import EMBEDDING, PEERS, Peer, how_to_make_npz
 
 GATED = ("gnn.w_ih", "gnn.w_hh", "gnn.b_ih", "gnn.b_hh")  # their last axis: reset gate, input gate, new state

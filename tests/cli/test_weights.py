@@ -8,11 +8,12 @@ import pytest
 
 from paddle_srgnn.comparison import random_weights
 from paddle_srgnn.config import Settings
-from paddle_srgnn.evaluation.ranks import evaluate
+from paddle_srgnn.evaluation.ranks import ModelScorer
 from paddle_srgnn.interop.arrays import write_arrays
 from paddle_srgnn.interop.peers import PEERS
 from paddle_srgnn.interop.weights import to_theirs
 from paddle_srgnn.model import SRGNN
+from paddle_srgnn.protocols.paper import Paper
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -31,7 +32,7 @@ def test_weights_of_recbole_in_evaluated_and_out_again(ring, data, run_command, 
     assert "dataset is unknown; their items are taken to be numbered as in ring" in process.stderr
     model = SRGNN(sizes)
     model.set_state_dict(weights)
-    expected = evaluate(model, ring.test, Settings(), (5, 10, 20), "")
+    expected = Paper().measure(ModelScorer(model, Settings()), ring.test, (5, 10, 20)).metrics
     (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
     assert result["metrics"] == pytest.approx(expected)
     assert "dataset is unknown; name with --data" in refused("evaluate", tmp_path / "run")
