@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         help="session=NAME,item=NAME,time=NAME for columns of a csv or inter with other names (default: session, item, "
         "time; inter: session_id or user_id, item_id, timestamp; course: user_id, item_id, timestamp)",
     )
-    parser.add_argument("--sep", type=separator, metavar="C", help="separator of a csv, a character or tab (default: ,)")
+    parser.add_argument("--sep", type=separator, metavar="C", help="separator of a csv, or tab (default: ,)")
     parser.add_argument(
         "--test-days", type=positive(float), metavar="DAYS", help="length of the test period (default: 7; yoochoose: 1)"
     )
