@@ -12,6 +12,19 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for editors and type checkers
+    from .datasets.load import dataset_from_frame as dataset_from_frame
+    from .datasets.load import load_dataset as load_dataset
+    from .evaluation.baselines import baselines as baselines
+    from .evaluation.results import evaluate as evaluate
+    from .model import GNN as GNN
+    from .model import SRGNN as SRGNN
+    from .run import Run as Run
+    from .runtime import tune as tune
+    from .serving.recommender import Recommender as Recommender
+    from .training.train import train as train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,9 +38,9 @@ _HOMES = {
     "Recommender": "serving.recommender",
     "Run": "run",
     "baselines": "evaluation.baselines",
-    "dataset_from_frame": "datasets",
+    "dataset_from_frame": "datasets.load",
     "evaluate": "evaluation.results",
-    "load_dataset": "datasets",
+    "load_dataset": "datasets.load",
     "train": "training.train",
     "tune": "runtime",
 }

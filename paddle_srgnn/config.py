@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from .errors import InputError
 
@@ -153,8 +156,6 @@ def read_recipe(name: str) -> dict[str, Any]:
     Raises:
         InputError: an unknown recipe (the message names the nearest), or the file is missing or no mapping.
     """
-    import yaml
-
     is_file = name.endswith((".yaml", ".yml"))
     if not is_file and name not in recipe_names():
         known = recipe_names()
@@ -204,9 +205,12 @@ def parse_metric(name: str, source: str) -> tuple[str, int]:
     return kind, int(k)
 
 
+_type_hints = functools.cache(typing.get_type_hints)  # a millisecond for every value otherwise
+
+
 def _checked(kind: type[ModelSettings], key: str, value: Any, source: str) -> Any:
     """A setting's value as its own type and in its range."""
-    metadata, expected_type = kind.__dataclass_fields__[key].metadata, typing.get_type_hints(kind)[key]
+    metadata, expected_type = kind.__dataclass_fields__[key].metadata, _type_hints(kind)[key]
     convert, expected = _TYPES[expected_type]
     found = f"{source}: {key}={value!r}"
     try:

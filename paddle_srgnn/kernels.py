@@ -1,9 +1,14 @@
-"""The training loss: the softmax over the whole catalogue."""
+"""Fast paths by numpy in Paddle's own memory: the loss over the whole catalogue, unit rows, L2 and averaged weights.
+
+Each takes contiguous float32 tensors on the CPU, which `in_memory` checks in one place, and computes anything else with
+plain Paddle. What runs in the threads of the pool is numpy alone: a thread has Paddle's default device, which may be a
+GPU, and `paddle.set_device` would change it for the whole process.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,9 +16,59 @@ import numpy as np
 from .runtime import import_paddle, thread_count
 
 paddle = import_paddle()
+F = paddle.nn.functional
 
 _CACHED = 300_000  # float32 elements that stay in a core's cache
+_VIEWS = "FLAGS_use_stride_kernel"
 _pool: ThreadPoolExecutor | None = None
+
+
+def in_memory(*tensors: paddle.Tensor) -> bool:
+    """Whether numpy can work on the tensors' memory: contiguous float32 on the CPU, and Paddle's views share memory."""
+    return paddle.get_flags(_VIEWS)[_VIEWS] and all(
+        tensor.dtype == paddle.float32 and tensor.place.is_cpu_place() and tensor.is_contiguous() for tensor in tensors
+    )
+
+
+def memory_of(tensor: paddle.Tensor) -> np.ndarray:
+    """The tensor's memory as a numpy array, valid while the tensor is alive.
+
+    `numpy.from_dlpack` would do, were its arrays not read-only with Paddle 3.0.
+
+    Raises:
+        ValueError: the tensor's memory is not what `in_memory` asks for.
+    """
+    if not in_memory(tensor):
+        raise ValueError(
+            f"cannot read a tensor's memory: {tensor.dtype} on {tensor.place}, expected contiguous float32 on the CPU"
+        )
+    buffer = (ctypes.c_float * tensor.size).from_address(tensor.data_ptr())
+    return np.frombuffer(buffer, dtype=np.float32).reshape(tensor.shape)
+
+
+def in_row_blocks(operation: Callable, *matrices: np.ndarray) -> None:
+    """Apply an operation that works row by row and in place to large matrices.
+
+    The operation gets blocks of rows, which are views, small enough to stay in a core's cache between its passes over
+    them. numpy uses one thread and releases Python's lock, so every core works on its own blocks; the result is the
+    same. The operation must not call Paddle.
+    """
+    global _pool
+    threads = thread_count()
+    n_rows, width = matrices[0].shape
+    rows = max(1, _CACHED // width)
+
+    def work(start: int, stop: int) -> None:
+        for first in range(start, stop, rows):
+            operation(*(matrix[first : min(first + rows, stop)] for matrix in matrices))
+
+    if threads == 1 or n_rows * width < _CACHED:
+        work(0, n_rows)
+        return
+    if _pool is None:
+        _pool = ThreadPoolExecutor(threads)
+    bounds = [n_rows * part // threads for part in range(threads + 1)]
+    list(_pool.map(work, bounds[:-1], bounds[1:]))
 
 
 def full_softmax(
@@ -26,8 +81,8 @@ def full_softmax(
     """Mean cross-entropy of the next item against the rows of the table (the paper's equations 8 to 10).
 
     Args:
-        user_emb: (B, d) float32, the session vectors.
-        item_table: (V, d) float32, a row per item.
+        user_emb: (B, d), the session vectors.
+        item_table: (V, d), a row per item.
         pos_item: (B,) int64 in [first_candidate, V), each session's next item.
         first_candidate: the rows before it are no candidates, and get no gradient.
         label_smoothing: the share e of the label that is spread evenly over all candidates: the loss is 1-e times the
@@ -37,7 +92,14 @@ def full_softmax(
     Returns:
         A scalar tensor, in nats.
     """
-    return _FullSoftmax.apply(user_emb, item_table, pos_item, first_candidate, label_smoothing)
+    if in_memory(user_emb, item_table):
+        return _FullSoftmax.apply(user_emb, item_table, pos_item, first_candidate, label_smoothing)
+    scores = paddle.matmul(user_emb, item_table[first_candidate:], transpose_y=True)  # (B, candidates)
+    loss = F.cross_entropy(scores, pos_item - first_candidate)
+    if not label_smoothing:
+        return loss
+    even = (paddle.logsumexp(scores, axis=1) - scores.mean(axis=1)).mean()  # every candidate's mean cross-entropy
+    return (1 - label_smoothing) * loss + label_smoothing * even
 
 
 class _FullSoftmax(paddle.autograd.PyLayer):
@@ -46,29 +108,36 @@ class _FullSoftmax(paddle.autograd.PyLayer):
     With a catalogue of 43 thousand items every pass over that buffer costs as much as half a matrix product. Here each
     number is written by the product, exponentiated in place, and read by the two products of the gradient; what would
     take further passes, the softmax's denominator and the mean, is applied to the (B, d) factors of those products.
+    numpy's exp is three times as fast as Paddle's on a CPU.
     Paddle 3.3 cannot run any PyLayer's backward twice: after `retain_graph=True` the second time crashes.
     """
 
     @staticmethod
     def forward(ctx, user_emb, item_table, pos_item, first_candidate, label_smoothing):
         n_rows, n_items = user_emb.shape[0], item_table.shape[0]
+
+        def exponentiate(scores: np.ndarray, largest: np.ndarray, total: np.ndarray) -> None:
+            scores.max(axis=1, keepdims=True, out=largest)
+            scores -= largest
+            np.exp(scores, out=scores)
+            scores.sum(axis=1, keepdims=True, out=total)
+
         scores = paddle.matmul(user_emb, item_table, transpose_y=True)  # (B, V)
-        if first_candidate:
-            scores[:, :first_candidate].fill_(float("-inf"))  # through a view
-        own = paddle.arange(n_rows) * n_items + pos_item  # (B,), where each next item stands in the flat buffer
-        flat = scores.reshape([-1])  # (B V,), a view
-        own_score = paddle.gather(flat, own)  # (B,)
-        exponentiate = _exponentiate_on_cpu if scores.place.is_cpu_place() else _exponentiate
-        largest, total = exponentiate(scores)  # (B, 1) each; the scores are now the softmax's numerators
+        numerators = memory_of(scores)
+        numerators[:, :first_candidate] = -np.inf
+        own = np.arange(n_rows), pos_item.numpy()
+        own_score = paddle.to_tensor(numerators[own])  # (B,)
+        largest, total = paddle.empty([n_rows, 1], scores.dtype), paddle.empty([n_rows, 1], scores.dtype)
+        in_row_blocks(exponentiate, numerators, memory_of(largest), memory_of(total))
         # The gradient of the loss by the scores is (softmax - 1 at the next item) / B, so total times that is:
-        paddle.index_add_(flat, own, 0, -(1 - label_smoothing) * total.squeeze(1))
+        numerators[own] -= (1 - label_smoothing) * memory_of(total)[:, 0]
         ctx.first_candidate, ctx.label_smoothing = first_candidate, label_smoothing
         loss = (paddle.log(total) + largest).mean() - (1 - label_smoothing) * own_score.mean()
         mean_item = None
         if label_smoothing:
-            candidates = paddle.full([1, n_items], 1 / (n_items - first_candidate))
+            candidates = np.full([1, n_items], 1 / (n_items - first_candidate), np.float32)
             candidates[:, :first_candidate] = 0.0
-            mean_item = paddle.matmul(candidates, item_table)  # (1, d)
+            mean_item = paddle.matmul(paddle.to_tensor(candidates), item_table)  # (1, d)
             loss -= label_smoothing * paddle.matmul(user_emb, mean_item, transpose_y=True).mean()
         ctx.save_for_backward(user_emb, item_table, scores, total, mean_item)
         return loss
@@ -85,47 +154,20 @@ class _FullSoftmax(paddle.autograd.PyLayer):
         if not item_table.stop_gradient:
             grad_table = paddle.matmul(difference, user_emb * factor, transpose_x=True)  # (V, d)
             if mean_item is not None:
-                candidates = grad_table[ctx.first_candidate :]  # a view
-                even = user_emb.mean(axis=0, keepdim=True) * (
-                    grad * ctx.label_smoothing / candidates.shape[0]
-                )  # (1, d)
-                if candidates.place.is_cpu_place():
-                    in_row_blocks(lambda rows: rows.subtract_(even), candidates)
-                else:
-                    candidates.subtract_(even)
+                candidates = memory_of(grad_table)[ctx.first_candidate :]
+                even = user_emb.mean(axis=0, keepdim=True) * (grad * ctx.label_smoothing / len(candidates))  # (1, d)
+                even = even.numpy()
+                in_row_blocks(lambda rows: np.subtract(rows, even, out=rows), candidates)
         return grad_user, grad_table, None
 
 
-def _exponentiate(scores: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Turn scores (B, V) into exp(score - the row's largest), in place; returns each row's largest and sum (B, 1)."""
-    largest = scores.max(axis=1, keepdim=True)
-    scores.subtract_(largest).exp_()
-    return largest, scores.sum(axis=1, keepdim=True)
-
-
-def _exponentiate_on_cpu(scores: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """The same by numpy in Paddle's own memory, on every core: its exp is three times as fast as Paddle's on a CPU."""
-
-    def exponentiate(scores: np.ndarray, largest: np.ndarray, total: np.ndarray) -> None:
-        scores.max(axis=1, keepdims=True, out=largest)
-        scores -= largest
-        np.exp(scores, out=scores)
-        scores.sum(axis=1, keepdims=True, out=total)
-
-    largest, total = (paddle.empty([scores.shape[0], 1], scores.dtype) for _ in range(2))
-    in_row_blocks(exponentiate, *map(memory_of, (scores, largest, total)))
-    return largest, total
-
-
 def unit_rows(vectors: paddle.Tensor) -> paddle.Tensor:
-    """The rows of vectors (n, d) float32 divided by their Euclidean length, or by 1e-12 where that is less."""
-    if vectors.place.is_cpu_place():
-        return _UnitRows.apply(vectors)
-    return paddle.nn.functional.normalize(vectors, axis=1)
+    """The rows of vectors (n, d) divided by their Euclidean length, or by 1e-12 where that is less."""
+    return _UnitRows.apply(vectors) if in_memory(vectors) else F.normalize(vectors, axis=1)
 
 
 class _UnitRows(paddle.autograd.PyLayer):
-    """`unit_rows` by numpy in Paddle's own memory, on every core: on the item table several times as fast."""
+    """`unit_rows` on every core: on the item table several times as fast as Paddle's."""
 
     @staticmethod
     def forward(ctx, vectors):
@@ -133,7 +175,6 @@ class _UnitRows(paddle.autograd.PyLayer):
             length[:, 0] = np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)), 1e-12)
             np.divide(vectors, length, out=unit)
 
-        vectors = vectors.contiguous()
         unit, length = paddle.empty_like(vectors), paddle.empty([vectors.shape[0], 1])
         in_row_blocks(divide, *map(memory_of, (vectors, unit, length)))
         ctx.save_for_backward(unit, length)
@@ -155,36 +196,46 @@ class _UnitRows(paddle.autograd.PyLayer):
         return result
 
 
-def in_row_blocks(operation: Callable, *matrices) -> None:
-    """Apply an operation that works row by row and in place to large matrices on the CPU: tensors or numpy arrays.
+def add_l2(parameters: Sequence[paddle.Tensor], weight_decay: float) -> None:
+    """Add the gradient of the L2 penalty to that of every parameter, as the authors' Adam does.
 
-    The operation gets blocks of rows, which are views, small enough to stay in a core's cache between its passes over
-    them. Paddle's and numpy's kernels for such operations use one thread and release Python's lock, so every core works
-    on its own blocks; the result is the same.
+    Paddle's `weight_decay=L2Decay(..)` computes the same in three passes on one thread: on the item table, longer than
+    Adam itself.
     """
-    global _pool
-    threads = thread_count()
-    n_rows, width = matrices[0].shape
-    rows = max(1, _CACHED // width)
 
-    def work(start: int, stop: int) -> None:
-        for first in range(start, stop, rows):
-            operation(*(matrix[first : min(first + rows, stop)] for matrix in matrices))
+    def add(grad: np.ndarray, weight: np.ndarray) -> None:
+        grad += weight * weight_decay
 
-    if threads == 1 or n_rows * width < _CACHED:
-        work(0, n_rows)
+    if not weight_decay:
         return
-    if _pool is None:
-        # A new thread would compute on Paddle's default device.
-        _pool = ThreadPoolExecutor(threads, initializer=paddle.set_device, initargs=("cpu",))
-    bounds = [n_rows * part // threads for part in range(threads + 1)]
-    list(_pool.map(work, bounds[:-1], bounds[1:]))
+    with paddle.no_grad():
+        for parameter in parameters:
+            grad = parameter.grad
+            if in_memory(grad, parameter):
+                in_row_blocks(add, _rows(grad), _rows(parameter))
+            else:
+                grad.add_(parameter * weight_decay)
 
 
-def memory_of(tensor) -> np.ndarray:
-    """The memory of a contiguous float32 tensor on the CPU as a numpy array, valid while the tensor is alive.
+def average(averaged: paddle.nn.Layer, model: paddle.nn.Layer, decay: float, updates: int) -> None:
+    """Move the averaged weights towards the model's, whose share in the `updates`-th update is 1 - the decay.
 
-    `numpy.from_dlpack` would do, were its arrays not read-only with Paddle 3.0.
+    The decay is that of an exponential moving average (Polyak and Juditsky, 1992, average evenly), but smaller in the
+    first updates, (1 + n) / (10 + n), so that the average soon forgets the initialisation.
     """
-    buffer = (ctypes.c_float * tensor.size).from_address(tensor.data_ptr())
-    return np.frombuffer(buffer, dtype=np.float32).reshape(tensor.shape)
+    share = 1 - min(decay, (1 + updates) / (10 + updates))
+
+    def move(mean: np.ndarray, weight: np.ndarray) -> None:
+        mean += (weight - mean) * share
+
+    with paddle.no_grad():
+        for mean, weight in zip(averaged.parameters(), model.parameters(), strict=True):
+            if in_memory(mean, weight):
+                in_row_blocks(move, _rows(mean), _rows(weight))
+            else:
+                mean.add_((weight - mean) * share)
+
+
+def _rows(tensor: paddle.Tensor) -> np.ndarray:
+    """The memory of a tensor as a matrix; a vector is one row."""
+    return memory_of(tensor).reshape(-1, tensor.shape[-1])

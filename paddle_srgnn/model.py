@@ -2,6 +2,29 @@
 
 Sources: Wu et al., "Session-based Recommendation with Graph Neural Networks", AAAI 2019 (arXiv:1811.00855), and the
 Datawhale reference implementation, whose names, signatures, state-dict keys and return values are kept.
+
+By default the layers compute what the reference computes, quirks included: Paddle's own initialisation (its
+`reset_parameters` builds initialisers and never applies them), item 0 among the classes of the softmax, repeated edges
+counted once, the `mask` argument ignored. These are the differences from the reference:
+
+- They run on Paddle 3, where the reference's product of an int32 mask and a float32 tensor raises. Packed sessions have
+  no padding, so there is no mask to multiply by.
+- Sessions are packed end to end and edges are index lists, for speed and memory. The reference has padded batches and
+  [B, L, 2L] matrices; `_get_slice`, `GNN.forward` and `GNNCell` still take padded tensors.
+- `_get_slice` is vectorised, for speed, and equal to the last integer. The reference loops over rows in Python.
+- `forward` refuses a row of padding only, a 0 before a click, and ids outside [0, n_items): a wrong vector is worse
+  than an error. The reference reads a wrong last click there, or crashes in the kernel.
+- `reset_parameters(initializer)` applies what it is given, which the reference ignores. The default changes nothing.
+- `mask` and `item` may be left out: the first is never read, the second only with `train=True`.
+- The loss is one operation with a gradient of its own instead of `CrossEntropyLoss`, for speed: it keeps one buffer of
+  scores and does not copy the item table. Its `backward` runs once, as Paddle 3.3 crashes when such an operation goes
+  back twice.
+- Switches that are off by default: `initialization="uniform"` and `score_item_zero=False` are the authors' settings,
+  for the paper's figures; `cosine_scale`, `dropout` and `positions`, and `label_smoothing` in training, are those of
+  recipe `strong`.
+
+The authors' PyTorch code differs from the reference in three more ways: the sense of the update gate (`z` and `1-z`
+exchanged, equivalent up to the sign of its weights), uniform initialisation, and no score for item 0.
 """
 
 from __future__ import annotations

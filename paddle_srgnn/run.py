@@ -22,22 +22,16 @@ import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 
-import paddle_srgnn  # for what is loaded on first use: SRGNN and Recommender import Paddle
+import paddle_srgnn  # for what is loaded on first use: pandas takes 0.4 s to import, Paddle 2 s
 
 from .config import Settings, make_settings
-from .datasets import load_dataset
 from .datasets.sessions import SessionDataset, read_items, write_items
 from .errors import InputError
 from .files import atomic_file, atomic_folder, sha256
-
-if TYPE_CHECKING:
-    from .model import SRGNN
-    from .serving.recommender import Recommender
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +222,7 @@ class Run:
                 f"{self.name}: trained on {own['name']} data without a folder; name a dataset that numbers its "
                 f"{checkpoint.n_items - 1} items as they were numbered in training"
             )
-        dataset = data if isinstance(data, SessionDataset) else load_dataset(own["path"] if data is None else data)
+        dataset = data if isinstance(data, SessionDataset) else paddle_srgnn.load_dataset(own["path"] if data is None else data)
         if own["hash"] == dataset.hash:
             return dataset
         found = f"{checkpoint.folder}: of {own['name']}, does not fit {dataset.name}"
@@ -247,13 +241,13 @@ class Run:
                 raise InputError(f"{found}: item {number} is {mine!r} there and {other!r} here; preprocess alike")
         return dataset
 
-    def model(self) -> SRGNN:
+    def model(self) -> paddle_srgnn.SRGNN:
         """The model with the weights of the reported checkpoint, in evaluation mode."""
         checkpoint = self.checkpoint()
         config = checkpoint.settings.model_config(checkpoint.n_items)
         return paddle_srgnn.SRGNN.from_file(config, checkpoint.folder / MODEL)
 
-    def recommender(self, index: str = "exact") -> Recommender:
+    def recommender(self, index: str = "exact") -> paddle_srgnn.Recommender:
         """See `Recommender.load`."""
         return paddle_srgnn.Recommender.load(self, index)
 

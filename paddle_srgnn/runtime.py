@@ -17,6 +17,8 @@ import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
+import numpy as np
+
 from .errors import InputError, MissingPaddle
 
 logger = logging.getLogger("paddle_srgnn")
@@ -158,8 +160,6 @@ def set_device(name: str | None = None) -> str:
 
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and Paddle."""
-    import numpy as np
-
     random.seed(seed)
     np.random.seed(seed % 2**32)
     import_paddle().seed(seed)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import io
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +53,13 @@ class Finished:
     stderr: str
 
 
-def in_process(name: str, *arguments: object, cwd=None, stdin: bytes = b"", **environment: str) -> Finished:
-    """Run a command by its `main(argv)`, as a process would with this input, folder and environment."""
+def in_process(
+    name: str, *arguments: object, cwd=None, stdin: bytes = b"", hidden: Iterable[str] = (), **environment: str
+) -> Finished:
+    """Run a command by its `main(argv)`, as a process would with this input, folder and environment.
+
+    Packages that are hidden fail to import as if they were not installed.
+    """
     main = importlib.import_module(f"paddle_srgnn.cli.{name}").main
     outputs = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
     with pytest.MonkeyPatch.context() as patch:
@@ -57,6 +68,8 @@ def in_process(name: str, *arguments: object, cwd=None, stdin: bytes = b"", **en
         patch.setattr(sys, "stderr", outputs[1])
         for key, value in environment.items():
             patch.setenv(key, value)
+        for package in hidden:
+            patch.setitem(sys.modules, package, None)
         if cwd is not None:
             patch.chdir(cwd)
         try:
@@ -83,6 +96,74 @@ def run_process():
         )
 
     return run
+
+
+class Forked:
+    """A running process of `start_process`: what these tests need of subprocess.Popen."""
+
+    def __init__(self, server: socket.socket, code: str, arguments: tuple):
+        read, self.stdin = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "w"), strict=True))
+        self.stdout, write = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("r", "wb"), strict=True))
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the process runs
+        message = json.dumps([code, list(map(str, arguments))]).encode()
+        with read, write:
+            socket.send_fds(server, [message], [end.fileno() for end in (read, write, self._errors)])
+        self._replies = server.makefile()
+        self.pid, self.returncode = int(self._replies.readline()), None
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def communicate(self) -> tuple[str, str]:
+        """Close its input and wait for its end; returns what it has written to stdout since, and to stderr."""
+        self.stdin.close()
+        output = "" if self.stdout.closed else self.stdout.read()
+        self.returncode = int(self._replies.readline())
+        self._errors.seek(0)
+        return output, self._errors.read()
+
+
+@pytest.fixture(scope="session")
+def preloaded():
+    """The socket of tests/preloaded.py."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(120)
+    command = [sys.executable, ROOT / "tests" / "preloaded.py", str(theirs.fileno())]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with theirs:
+        server = subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": path})
+    with ours:
+        yield ours
+    server.wait(timeout=60)
+
+
+@pytest.fixture
+def start_process(preloaded):
+    """Start a process that runs tools/NAME.py as a person does, but with Paddle loaded; one at a time.
+
+    Code that is to run first may be given. It is killed after the test if it still runs.
+    """
+    started = []
+
+    def start(name: str, *arguments: object, first: str = "") -> Forked:
+        tool = ROOT / "tools" / f"{name}.py"
+        code = f"{first}\nimport runpy, sys\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+        started.append(Forked(preloaded, code, (tool, *arguments)))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.fixture
+def small_sample(monkeypatch):
+    """Makes the embedded sample a small one, which is trained on in a second."""
+    from paddle_srgnn.datasets import synthetic
+
+    monkeypatch.setattr(synthetic, "Knobs", functools.partial(synthetic.Knobs, sessions=1_000, items=240))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ import paddle
 import pytest
 
 from paddle_srgnn import kernels, runtime
-from paddle_srgnn.kernels import full_softmax, unit_rows
+from paddle_srgnn.kernels import add_l2, average, full_softmax, in_row_blocks, memory_of, unit_rows
 
 
 @pytest.fixture
@@ -57,21 +57,6 @@ def test_a_hand_worked_smoothed_loss():
     np.testing.assert_allclose(grad_table, 3 * np.array([[0.25 - 0.1], [0.75 - 0.9]]), atol=1e-6)
 
 
-@pytest.mark.parametrize("n_rows", [5, 40_000])
-def test_unit_rows_are_paddles_own(n_rows):
-    """Few rows are done by one thread, many in blocks by all."""
-    rng = np.random.default_rng(3)
-    vectors, weight = rng.normal(size=(2, n_rows, 8)).astype(np.float32)
-    results = []
-    for unit in (unit_rows, lambda tensor: paddle.nn.functional.normalize(tensor, axis=1)):
-        tensor = paddle.to_tensor(vectors, stop_gradient=False)
-        rows = unit(tensor)
-        (rows * paddle.to_tensor(weight)).sum().backward()
-        results.append((rows.numpy(), tensor.grad.numpy()))
-    np.testing.assert_allclose(results[0][0], results[1][0], atol=1e-6)
-    np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-5)
-
-
 def test_a_row_of_zeros_stays_one():
     assert not unit_rows(paddle.zeros([2, 4])).numpy().any()
 
@@ -113,14 +98,6 @@ def test_an_item_vector_that_is_not_a_number_shows_in_the_loss(batch):
     assert np.isnan(loss_and_gradients(full_softmax, user_emb, table, target)[0])
 
 
-def test_the_way_of_other_devices_gives_the_same():
-    scores = np.random.default_rng(2).normal(size=(7, 50)).astype(np.float32)
-    one, other = paddle.to_tensor(scores), paddle.to_tensor(scores)
-    for found, expected in zip(kernels._exponentiate(one), kernels._exponentiate_on_cpu(other), strict=True):
-        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6)
-    np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-6)
-
-
 def test_a_frozen_side_is_left_alone(batch):
     user_emb, table, target = (paddle.to_tensor(array) for array in batch)
     user_emb.stop_gradient = False
@@ -131,15 +108,158 @@ def test_a_frozen_side_is_left_alone(batch):
     assert table.grad is not None
 
 
-def test_the_number_of_threads_does_not_change_it(monkeypatch):
-    rng = np.random.default_rng(1)
-    user_emb, table = rng.normal(size=(33, 8)).astype(np.float32), rng.normal(size=(20000, 8)).astype(np.float32)
-    batch = user_emb, table, rng.integers(0, 20000, 33)
+@pytest.fixture(params=[1, 2, 3])
+def threads(request, monkeypatch):
+    monkeypatch.setattr(runtime, "_threads", request.param)
+    monkeypatch.setattr(kernels, "_pool", None)
+    return request.param
+
+
+@pytest.fixture
+def no_views():
+    """Paddle as with FLAGS_use_stride_kernel=0, where a slice is a copy."""
+    paddle.set_flags({"FLAGS_use_stride_kernel": False})
+    yield
+    paddle.set_flags({"FLAGS_use_stride_kernel": True})
+
+
+def results_of_every_kernel(n_items: int, dtype: str) -> dict[str, list[np.ndarray]]:
+    """What each kernel computes for a table of n_items rows of 8 elements, in the given dtype."""
+    rng = np.random.default_rng(7)
+    draw = lambda *shape: paddle.to_tensor(rng.normal(size=shape).astype(dtype), stop_gradient=False)  # noqa: E731
+    user_emb, table, upstream = draw(9, 8), draw(n_items, 8), draw(n_items, 8)
+    target = paddle.to_tensor(rng.integers(1, n_items, 9))
+    results = {}
+    for smoothing in (0.0, 0.2):
+        loss = full_softmax(user_emb, table, target, 1, smoothing)
+        loss.backward()
+        results[f"full_softmax {smoothing}"] = [loss.numpy(), user_emb.grad.numpy(), table.grad.numpy()]
+        user_emb.clear_gradient(False)
+        table.clear_gradient(False)
+    rows = unit_rows(table)
+    (rows * upstream).sum().backward()
+    results["unit_rows"] = [rows.numpy(), table.grad.numpy()]
+    vector = draw(8)
+    (vector * vector).sum().backward()
+    add_l2([table, vector], 0.5)
+    results["add_l2"] = [table.grad.numpy(), vector.grad.numpy()]
+    one, other = paddle.nn.Linear(n_items, 8), paddle.nn.Linear(n_items, 8)
+    for layer in (one, other):
+        layer.to(dtype=dtype)
+        for parameter in layer.parameters():
+            parameter.set_value(rng.normal(size=parameter.shape).astype(dtype))
+    average(one, other, decay=0.9, updates=2)  # the share is 1 - 3/12
+    results["average"] = [parameter.numpy() for parameter in one.parameters()]
+    return results
+
+
+def expected_of_every_kernel(n_items: int) -> dict[str, list[np.ndarray]]:
+    """The same in float64, worked out by numpy."""
+    rng = np.random.default_rng(7)
+    user_emb, table, upstream = (rng.normal(size=shape) for shape in ((9, 8), (n_items, 8), (n_items, 8)))
+    target = rng.integers(1, n_items, 9)
+    scores = user_emb @ table.T
+    scores[:, 0] = -np.inf
+    own = np.arange(9), target
+    log_softmax = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    expected = {}
+    for smoothing in (0.0, 0.2):
+        label = np.full((9, n_items), smoothing / (n_items - 1))
+        label[own] += 1 - smoothing
+        label[:, 0] = 0
+        difference = (np.exp(log_softmax) - label) / 9
+        loss = -(label[:, 1:] * log_softmax[:, 1:]).sum() / 9
+        expected[f"full_softmax {smoothing}"] = [loss, difference @ table, difference.T @ user_emb]
+    length = np.linalg.norm(table, axis=1, keepdims=True)
+    unit = table / length
+    grad = (upstream - unit * (upstream * unit).sum(axis=1, keepdims=True)) / length
+    expected["unit_rows"] = [unit, grad]
+    vector = rng.normal(size=8)
+    expected["add_l2"] = [grad + 0.5 * table, 2.5 * vector]
+    one, other = ([rng.normal(size=shape) for shape in ((n_items, 8), (8,))] for _ in range(2))
+    expected["average"] = [0.25 * mean + 0.75 * weight for mean, weight in zip(one, other, strict=True)]
+    return expected
+
+
+def assert_right(n_items: int, dtype: str = "float32") -> None:
+    results = results_of_every_kernel(n_items, dtype)
+    tolerance = {"float32": 2e-5, "float64": 1e-9}[dtype]
+    for name, expected in expected_of_every_kernel(n_items).items():
+        for found, right in zip(results[name], expected, strict=True):
+            np.testing.assert_allclose(found, right, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+SMALL, LARGE = 50, 40_000  # items of 8 elements: either side of what one thread does alone
+
+
+@pytest.mark.parametrize("n_items", [SMALL, LARGE])
+def test_every_kernel_is_right_on_both_sides_of_the_threaded_size(n_items, threads):
+    assert (n_items * 8 >= kernels._CACHED) == (n_items == LARGE)
+    assert_right(n_items)
+    assert (kernels._pool is not None) == (n_items == LARGE and threads > 1)
+
+
+@pytest.mark.parametrize("n_items", [SMALL, LARGE])
+def test_every_kernel_is_right_in_float64(n_items):
+    assert_right(n_items, "float64")
+
+
+@pytest.mark.parametrize("n_items", [SMALL, LARGE])
+def test_every_kernel_is_right_where_slices_are_copies(n_items, no_views):
+    assert_right(n_items)
+
+
+def test_the_number_of_threads_changes_no_bit(monkeypatch):
     results = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(runtime, "_threads", threads)
         monkeypatch.setattr(kernels, "_pool", None)
-        results.append(loss_and_gradients(full_softmax, *batch))
+        results.append(results_of_every_kernel(LARGE, "float32"))
     for result in results[1:]:
-        for found, expected in zip(result, results[0], strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for name, arrays in result.items():
+            for found, expected in zip(arrays, results[0][name], strict=True):
+                np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+def test_bfloat16_scores_are_not_read_as_float32(batch):
+    user_emb, table, target = batch
+    tensors = [paddle.to_tensor(array).astype("bfloat16") for array in (user_emb, table)]
+    with pytest.raises(ValueError, match="bfloat16"):
+        memory_of(tensors[0])
+    assert not kernels.in_memory(*tensors)
+
+
+def test_no_paddle_device_is_set_in_a_thread(monkeypatch):
+    monkeypatch.setattr(runtime, "_threads", 2)
+    monkeypatch.setattr(kernels, "_pool", None)
+    monkeypatch.setattr(paddle, "set_device", lambda _: pytest.fail("set_device changes the whole process"))
+    in_row_blocks(lambda rows: rows.fill(1), matrix := np.zeros((LARGE, 8), np.float32))
+    assert kernels._pool is not None and matrix.all()
+
+
+def test_row_blocks_cover_every_row_once_and_work_in_place(monkeypatch, threads):
+    monkeypatch.setattr(kernels, "_CACHED", 40)
+    matrix, sizes = np.zeros((23, 10), dtype=np.float32), []
+
+    def add(block, numbers):
+        block += numbers
+        sizes.append(len(block))
+
+    in_row_blocks(add, matrix, np.arange(23, dtype=np.float32)[:, None])
+    assert sum(sizes) == 23 and max(sizes) <= 4
+    np.testing.assert_array_equal(matrix, np.repeat(np.arange(23)[:, None], 10, axis=1))
+
+
+def test_a_tensors_memory_is_its_own():
+    tensor = paddle.arange(6, dtype="float32").reshape([2, 3])
+    memory_of(tensor)[1, 2] = 50
+    assert tensor.tolist() == [[0, 1, 2], [3, 4, 50]]
+
+
+def test_other_memory_is_refused(no_views):
+    with pytest.raises(ValueError, match="cannot read"):
+        memory_of(paddle.zeros([2, 3]))  # views are copies
+    paddle.set_flags({"FLAGS_use_stride_kernel": True})
+    for tensor in (paddle.zeros([2, 3], "float64"), paddle.zeros([2, 3]).T, paddle.zeros([2, 3])[:, :2]):
+        with pytest.raises(ValueError, match="expected contiguous float32"):
+            memory_of(tensor)

@@ -1,6 +1,9 @@
+import contextlib
+import io
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,11 +11,12 @@ import pytest
 from paddle_srgnn import runtime
 from paddle_srgnn.errors import InputError
 
+OURS = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "KMP_BLOCKTIME", "PADDLE_SRGNN_TUNING")
+
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     """Run code in a process of its own, with none of the variables that tune() or Paddle's import set here."""
-    ours = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "KMP_BLOCKTIME", "PADDLE_SRGNN_TUNING")
-    clean = {name: value for name, value in os.environ.items() if name not in ours}
+    clean = {name: value for name, value in os.environ.items() if name not in OURS}
     return subprocess.run(
         [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, timeout=120
     )
@@ -50,56 +54,73 @@ warnings.warn("still heard")
     assert "still heard" in process.stderr
 
 
-RECORD = """
-import ctypes, os
-from unittest import mock
-from paddle_srgnn import runtime
-calls, threads = [], []
-class Libc:
-    def mallopt(self, *pair):
-        calls.append(pair)
-paddle = runtime.import_paddle() if {early} else None
-with mock.patch.object(runtime.ctypes, "CDLL", lambda _: Libc()), mock.patch.object(runtime, "_is_amd", lambda: {amd}):
-    import_paddle = runtime.import_paddle
-    def spied():
-        paddle = import_paddle()
-        paddle.base.core.set_num_threads = threads.append
-        return paddle
-    runtime.import_paddle = spied
-    runtime.tune({threads})
-print(len(calls), threads == [len(os.sched_getaffinity(0))], threads, os.environ.get("MKL_DEBUG_CPU_TYPE"),
-      os.environ.get("KMP_BLOCKTIME"))
-"""
+@pytest.fixture
+def tuned(monkeypatch):
+    """Runs tune() in this process as if Paddle were not imported yet; returns what it has set."""
 
+    def run(amd: bool = True, threads: int | None = None, **environment: str) -> dict:
+        mallopt, set_threads = mock.Mock(), mock.Mock()
+        paddle = mock.Mock(base=mock.Mock(core=mock.Mock(set_num_threads=set_threads)))
 
-def tuned(early=False, amd=True, threads=None, **environment: str) -> str:
-    return printed(RECORD.format(early=early, amd=amd, threads=threads), **environment)
+        def import_paddle():
+            os.environ.setdefault("OMP_NUM_THREADS", "1")  # as the real one does
+            return paddle
+
+        for name in OURS:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        for name in ("_threads", "_tuned"):  # to be put back
+            monkeypatch.setattr(runtime, name, getattr(runtime, name))
+        monkeypatch.delitem(sys.modules, "paddle", raising=False)
+        monkeypatch.setattr(runtime, "import_paddle", import_paddle)
+        monkeypatch.setattr(runtime, "_is_amd", lambda: amd)
+        monkeypatch.setattr(runtime.ctypes, "CDLL", lambda _: mock.Mock(mallopt=mallopt))
+        returned = runtime.tune(threads)
+        return {
+            "malloc": mallopt.call_count,
+            "threads": [call.args[0] for call in set_threads.call_args_list],
+            "returned": returned,
+            "mkl": os.environ.get("MKL_DEBUG_CPU_TYPE"),
+            "blocktime": os.environ.get("KMP_BLOCKTIME"),
+        }
+
+    return run
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="tune() acts on Linux with glibc only")
 class TestTune:
-    def test_sets_malloc_mkl_and_all_cores(self):
-        n = len(os.sched_getaffinity(0))
-        assert tuned() == f"2 True [{n}] 5 1"
+    n = len(os.sched_getaffinity(0)) if sys.platform.startswith("linux") else 1
 
-    def test_leaves_mkl_alone_on_other_processors(self):
-        assert tuned(amd=False).endswith("None 1")
+    def test_sets_malloc_mkl_and_all_cores(self, tuned):
+        assert tuned() == {"malloc": 2, "threads": [self.n], "returned": self.n, "mkl": "5", "blocktime": "1"}
 
-    def test_never_overrides_the_environment(self):
-        set_by_the_user = {"OMP_NUM_THREADS": "1", "MKL_DEBUG_CPU_TYPE": "4", "KMP_BLOCKTIME": "200"}
-        assert tuned(**set_by_the_user) == "2 False [1] 4 200" or len(os.sched_getaffinity(0)) == 1
+    def test_does_so_around_the_real_import(self):
+        """Paddle's import puts 1 into OMP_NUM_THREADS, which is no wish of the user's."""
+        code = "import os; from paddle_srgnn import runtime; runtime._is_amd = lambda: True; print(runtime.tune(), "
+        code += "os.environ['OMP_NUM_THREADS'], os.environ['MKL_DEBUG_CPU_TYPE'], os.environ['KMP_BLOCKTIME'])"
+        assert printed(code) == f"{self.n} 1 5 1"
 
-    def test_an_explicit_number_of_threads_wins(self):
-        assert "[1]" in tuned(threads=1, OMP_NUM_THREADS="3")
+    def test_leaves_mkl_alone_on_other_processors(self, tuned):
+        found = tuned(amd=False)
+        assert (found["mkl"], found["blocktime"]) == (None, "1")
 
-    def test_the_first_number_of_a_list_of_threads_counts(self):
-        assert "[3]" in tuned(OMP_NUM_THREADS="3,2")
+    def test_never_overrides_the_environment(self, tuned):
+        found = tuned(OMP_NUM_THREADS="1", MKL_DEBUG_CPU_TYPE="4", KMP_BLOCKTIME="200")
+        assert found == {"malloc": 2, "threads": [], "returned": 1, "mkl": "4", "blocktime": "200"}
 
-    def test_a_malformed_number_of_threads_is_ignored(self):
-        assert tuned(OMP_NUM_THREADS="many").startswith("2 True")
+    def test_an_explicit_number_of_threads_wins(self, tuned):
+        assert tuned(threads=1, OMP_NUM_THREADS="3")["threads"] == [1]
 
-    def test_can_be_turned_off(self):
-        assert tuned(PADDLE_SRGNN_TUNING="0") == "0 False [] None None"
+    def test_the_first_number_of_a_list_of_threads_counts(self, tuned):
+        assert tuned(OMP_NUM_THREADS="3,2")["returned"] == 3
+
+    def test_a_malformed_number_of_threads_is_ignored(self, tuned):
+        assert tuned(OMP_NUM_THREADS="many")["returned"] == self.n
+
+    def test_can_be_turned_off(self, tuned):
+        found = tuned(PADDLE_SRGNN_TUNING="0")
+        assert found == {"malloc": 0, "threads": [], "returned": 1, "mkl": None, "blocktime": None}
 
     def test_after_paddles_import_it_does_the_rest_and_says_so_once(self):
         code = """
@@ -126,8 +147,10 @@ output = model(seq, None, rng.integers(1, 500, 32))
 output["loss"].backward()
 print(output["loss"].item(), *[float(p.grad.abs().sum()) for p in model.parameters()])
 """
-    tuned, untuned = (np.array(printed(code, PADDLE_SRGNN_TUNING=value).split(), float) for value in "10")
-    np.testing.assert_allclose(tuned, untuned, rtol=1e-4)
+    with contextlib.redirect_stdout(io.StringIO()) as tuned:
+        exec(code, {})  # this process is tuned
+    untuned = printed(code, PADDLE_SRGNN_TUNING="0")
+    np.testing.assert_allclose(*(np.array(text.split(), float) for text in (tuned.getvalue(), untuned)), rtol=1e-4)
 
 
 def test_without_paddle_one_sentence_says_what_to_install():
@@ -169,28 +192,3 @@ def test_a_gpu_that_is_not_there_is_said_clearly():
     assert runtime.set_device() == "cpu"
     with pytest.raises(InputError, match="tpu"):
         runtime.set_device("tpu")
-
-
-def test_row_blocks_cover_every_row_once_and_work_in_place(monkeypatch):
-    monkeypatch.setattr(runtime, "_CACHED", 40)
-    matrix = np.zeros((23, 10), dtype=np.float32)
-    for threads in (1, 2, 3):
-        monkeypatch.setattr(runtime, "_threads", threads)
-        monkeypatch.setattr(kernels, "_pool", None)
-        sizes = []
-
-        def add_one(block, numbers, sizes=sizes):
-            block += numbers
-            sizes.append(len(block))
-
-        kernels.in_row_blocks(add_one, matrix, np.arange(23, dtype=np.float32)[:, None])
-        assert sum(sizes) == 23 and max(sizes) <= 4
-    np.testing.assert_array_equal(matrix, np.repeat(3 * np.arange(23)[:, None], 10, axis=1))
-
-
-def test_a_tensors_memory_is_its_own():
-    import paddle
-
-    tensor = paddle.arange(6, dtype="float32").reshape([2, 3])
-    kernels.memory_of(tensor)[1, 2] = 50
-    assert tensor.tolist() == [[0, 1, 2], [3, 4, 50]]

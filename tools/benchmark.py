@@ -111,7 +111,7 @@ def train(args: argparse.Namespace) -> dict:
 def evaluate(args: argparse.Namespace) -> dict:
     from benchmarks.evaluate import contenders
 
-    from paddle_srgnn.datasets import load_dataset
+    from paddle_srgnn.datasets.load import load_dataset
 
     figures = measured(contenders(args.data, args.reference, args.length), args.rounds)
     samples, ours = load_dataset(args.data).test.n_samples, figures["ours"]["pass"]["median"]

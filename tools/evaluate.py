@@ -1,11 +1,5 @@
-"""`srgnn evaluate` from a clone, with the package beside this file."""
+"""`srgnn evaluate` from a clone."""
 
-import sys
-from pathlib import Path
+from _clone import run
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from paddle_srgnn.cli.evaluate import main
-
-if __name__ == "__main__":
-    sys.exit(main())
+run(__file__)

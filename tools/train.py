@@ -1,11 +1,5 @@
-"""`srgnn train` from a clone, with the package beside this file."""
+"""`srgnn train` from a clone."""
 
-import sys
-from pathlib import Path
+from _clone import run
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from paddle_srgnn.cli.train import main
-
-if __name__ == "__main__":
-    sys.exit(main())
+run(__file__)

@@ -61,7 +61,7 @@ def work(args: argparse.Namespace) -> int:
             raise InputError("--tsne draws one run; name one")
     tune(args.threads)
     set_device(args.device)
-    from ..datasets import load_dataset
+    from ..datasets.load import load_dataset
     from ..evaluation.results import session_labels
     from ..evaluation.statistics import paired_tests
     from ..protocols import protocol_of

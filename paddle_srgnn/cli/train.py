@@ -112,7 +112,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def folder_of_seeds(args: argparse.Namespace) -> Path:
-    from ..datasets import load_dataset
+    from ..datasets.load import load_dataset
     from ..training.plan import next_run_folder
 
     return args.out or next_run_folder(load_dataset(args.data or "sample").name, args.recipe or "paper")

@@ -13,7 +13,7 @@ from ..config import Settings
 from ..datasets.samples import SampleBatches, sample_batches
 from ..datasets.sessions import Sessions
 from ..errors import WorkFailed
-from ..kernels import in_row_blocks, memory_of
+from ..kernels import in_memory, in_row_blocks, memory_of
 from ..model import SRGNN
 from ..protocols.metrics import top_k
 from ..runtime import import_paddle
@@ -73,14 +73,14 @@ def _count(user_emb, candidates, target, first_sample: int, top) -> tuple[np.nda
     """
     scores = paddle.matmul(user_emb, candidates, transpose_y=True)  # (b, V)
     own = paddle.gather(scores.reshape([-1]), paddle.arange(len(target)) * scores.shape[1] + target)  # (b,)
-    compare = _compare_on_cpu if scores.place.is_cpu_place() else _compare
+    compare = _compare_on_cpu if in_memory(scores, own) else _compare
     greater, equals, finite = compare(scores, own)
     if not finite.all():
         sample = first_sample + int(np.argmin(finite))
         raise WorkFailed(
             f"the scores of sample {sample} are not finite: the model has diverged, no rank can be trusted"
         )
-    if top is not None and scores.place.is_cpu_place():
+    if top is not None and in_memory(scores):
         in_row_blocks(_select, memory_of(scores), top)
     elif top is not None:
         top[:] = 1 + paddle.topk(scores, top.shape[1])[1].numpy()

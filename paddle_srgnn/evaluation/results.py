@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..datasets import load_dataset
+import paddle_srgnn  # loads pandas only where a dataset has to be loaded
+
 from ..datasets.sessions import SessionDataset, Sessions
 from ..errors import InputError, WorkFailed
 from ..protocols import Protocol, protocol_of
@@ -46,7 +48,7 @@ class Result:
     run: Run | None = None
     is_bound: bool = False
 
-    @property
+    @functools.cached_property
     def origin(self):
         from ..files import sha256
         from ..report.reproduction import Origin
@@ -55,7 +57,7 @@ class Result:
         c = self.run.checkpoint()
         return Origin(c.folder, c.progress.epoch - 1, sha256(c.folder / "model.safetensors"), self.run.recipe, self.run.environment, c.settings, c.dataset, self.run.metrics)
 
-    @property
+    @functools.cached_property
     def breakdown(self):
         from ..report.breakdown import break_down
         return None if self.top is None else break_down(self.ranks, self.top, self.sessions, np.zeros(10**6))
@@ -89,7 +91,7 @@ def evaluate(
     if hasattr(what, "scores"):
         if data is None:
             raise InputError(f"{what.name}: a baseline needs the dataset to be measured on")
-        dataset = data if isinstance(data, SessionDataset) else load_dataset(data)
+        dataset = data if isinstance(data, SessionDataset) else paddle_srgnn.load_dataset(data)
         name, scorer, sessions, run = what.name, BaselineScorer(what), _part(dataset, split, 0.0, what.name), None
     else:
         run = what if isinstance(what, Run) else Run(what)

@@ -15,11 +15,11 @@ import numpy as np
 import yaml
 
 from ..datasets.sessions import SessionDataset
+from ..evaluation.results import Result
 from ..files import atomic_file
 from .breakdown import KS, Example, K, recommended
 from .charts import Line, Style, line_chart, styles
 from .markup import Html, element, figure_cell, heading, joined, table
-from ..evaluation.results import Result
 from .reproduction import reproduction
 
 TEMPLATE, PUBLISHED = (Path(__file__).parent / name for name in ("page.html", "published.yaml"))

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError, WorkFailed
+from ..kernels import in_memory, in_row_blocks, memory_of
 from ..protocols.metrics import top_k
-from ..kernels import in_row_blocks, memory_of
 from ..runtime import import_paddle, thread_count
 
 paddle = import_paddle()
@@ -50,7 +50,7 @@ class Exact:
         for first in range(0, len(user_emb), rows):
             part = slice(first, first + rows)
             scores = paddle.matmul(user_emb[part], self.table, transpose_y=True)  # (b, V)
-            array = memory_of(scores) if scores.place.is_cpu_place() else scores.numpy()
+            array = memory_of(scores) if in_memory(scores) else scores.numpy()
             inside = slice(*np.searchsorted(excluded.rows, [first, first + rows]))
             array[excluded.rows[inside] - first, excluded.columns[inside]] = -np.inf
             in_row_blocks(_into, array, columns[part], values[part])

@@ -44,13 +44,11 @@ class Trial:
 
 def load_paddle(folder: Path, name: str) -> Predict:
     """A model that Paddle Inference reads, on one thread of the CPU."""
-    from paddle import inference
-
-    config = inference.Config(str(folder / f"{name}.json"), str(folder / f"{name}.pdiparams"))
+    config = paddle.inference.Config(str(folder / f"{name}.json"), str(folder / f"{name}.pdiparams"))
     config.disable_glog_info()
     config.disable_mkldnn()  # slower at the products of one row
     config.set_cpu_math_library_num_threads(1)
-    predictor = inference.create_predictor(config)
+    predictor = paddle.inference.create_predictor(config)
     entry = predictor.get_input_handle(predictor.get_input_names()[0])
     exits = [predictor.get_output_handle(output) for output in predictor.get_output_names()]
 

@@ -17,7 +17,7 @@ from ..datasets.sessions import SessionDataset, Sessions
 from ..errors import InputError, WorkFailed
 from ..evaluation.ranks import ModelScorer, progress_bar
 from ..files import remove_leftovers, write_csv
-from ..kernels import in_row_blocks
+from ..kernels import add_l2, average
 from ..model import SRGNN
 from ..protocols import protocol_of
 from ..run import METRICS, Checkpoint, Progress, describe_dataset
@@ -202,44 +202,6 @@ class Training:
         self._catch_up()
         dataset = describe_dataset(self.dataset)
         save_checkpoint(self.run, names, self.averaged, self.settings, dataset, self.progress, self.model, self.adam)
-
-
-def add_l2(parameters: list[paddle.Tensor], weight_decay: float) -> None:
-    """Add the gradient of the L2 penalty to that of every parameter, as the authors' Adam does.
-
-    Paddle's `weight_decay=L2Decay(..)` computes the same in three passes on one thread: on the item table, longer than
-    Adam itself.
-    """
-
-    def add(grad: paddle.Tensor, weight: paddle.Tensor) -> None:
-        grad.add_(weight * weight_decay)
-
-    if weight_decay:
-        with paddle.no_grad():
-            for parameter in parameters:
-                if parameter.ndim == 2 and parameter.place.is_cpu_place():
-                    in_row_blocks(add, parameter.grad, parameter)
-                else:
-                    add(parameter.grad, parameter)
-
-
-def average(averaged: SRGNN, model: SRGNN, decay: float, updates: int) -> None:
-    """Move the averaged weights towards the model's, whose share in the `updates`-th update is 1 - the decay.
-
-    The decay is that of an exponential moving average (Polyak and Juditsky, 1992, average evenly), but smaller in the
-    first updates, (1 + n) / (10 + n), so that the average soon forgets the initialisation.
-    """
-    share = 1 - min(decay, (1 + updates) / (10 + updates))
-
-    def move(mean: paddle.Tensor, weight: paddle.Tensor) -> None:
-        mean.add_((weight - mean) * share)
-
-    with paddle.no_grad():
-        for mean, weight in zip(averaged.parameters(), model.parameters(), strict=True):
-            if weight.ndim == 2 and weight.place.is_cpu_place():
-                in_row_blocks(move, mean, weight)
-            else:
-                move(mean, weight)
 
 
 def prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:

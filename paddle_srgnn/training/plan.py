@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Settings, load_recipe, make_settings
-from ..datasets import load_dataset
+from ..datasets.load import load_dataset
 from ..datasets.sessions import SessionDataset
 from ..errors import InputError
 from ..run import RunConfig, describe_dataset, read_config

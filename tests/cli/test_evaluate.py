@@ -1,16 +1,13 @@
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from paddle_srgnn.datasets.sessions import write_dataset
+from paddle_srgnn.evaluation import ranks
 from paddle_srgnn.files import sha256
 from paddle_srgnn.run import Run
 
@@ -190,23 +187,13 @@ def test_of_many_results_the_text_shows_the_tests_with_the_best(run, run_command
     assert len(pairs) == 6 and all(str(best) in (a, b) for a, _, b in pairs)
 
 
-def test_the_page_shows_what_the_table_does_and_costs_no_second_pass(run, run_command, tmp_path):
-    script = (
-        "import runpy, sys\n"
-        "from paddle_srgnn.evaluation import ranking\n"
-        "count, calls = ranking.count_ranks, []\n"
-        "ranking.count_ranks = lambda *args: (calls.append(1), count(*args))[1]\n"
-        "sys.argv = sys.argv[1:]\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "finally: print('passes:', len(calls))\n"
-    )
-    tool = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
-    page, arguments = tmp_path / "<b>page.html", ["-k", "3", "--baselines"]
-    command = [sys.executable, "-c", script, tool, run, *arguments, "--html", page]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tool.parent), str(tool.parents[1])])}
-    process = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+def test_the_page_shows_what_the_table_does_and_costs_no_second_pass(run, run_command, tmp_path, monkeypatch):
+    count, calls = ranks.count_ranks, []
+    monkeypatch.setattr(ranks, "count_ranks", lambda *args, **how: calls.append(1) or count(*args, **how))
+    page = tmp_path / "<b>page.html"
+    process = run_command("evaluate", run, "-k", 3, "--baselines", "--html", page)
     assert process.returncode == 0, process.stderr
-    assert process.stdout.splitlines()[-2:] == [f"page: {page}", "passes: 1"]
+    assert process.stdout.splitlines()[-1] == f"page: {page}" and len(calls) == 1
     text = page.read_text()
     for figure in process.stdout.split("\n\n")[1].splitlines()[2].split()[1:]:
         assert f">{figure}<" in text
@@ -256,9 +243,8 @@ def test_bad_input_is_one_clear_line(run, refused, tmp_path, arguments, message)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_without_validation_has_no_such_split(data, run_command, refused, tmp_path):
-    assert run_command("train", "--data", data, *SMALL, "--epochs", 1, "--out", tmp_path / "run").returncode == 0
-    assert "without a validation set" in refused("evaluate", tmp_path / "run", "--split", "valid")
+def test_a_run_without_validation_has_no_such_split(ring_run, refused):
+    assert "no validation set" in refused("evaluate", ring_run, "--split", "valid")
 
 
 def test_truncated_weights_are_refused(run, refused, tmp_path):
@@ -268,7 +254,7 @@ def test_truncated_weights_are_refused(run, refused, tmp_path):
     assert "truncated or altered" in refused("evaluate", tmp_path / "cut")
 
 
-def test_a_run_finds_its_own_data_again_from_anywhere(run_command, data, tmp_path):
+def test_a_run_finds_its_own_data_again_from_anywhere(run_command, data, small_sample, tmp_path):
     """The embedded sample, which has no folder, and a dataset that was named by a relative path."""
     (tmp_path / "elsewhere").mkdir()
     tiny = ["--epochs", 1, "--set", "embedding_dim=4"]

@@ -1,17 +1,11 @@
 import csv
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from paddle_srgnn.serving.recommender import Recommender
-
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "recommend.py"
 
 
 def lines(*sessions: tuple) -> str:
@@ -33,7 +27,7 @@ def test_json_lines_in_and_out(ring_run, sessions, run_command):
     answers = [json.loads(line) for line in process.stdout.splitlines()]
     asked = [json.loads(line) for line in sessions.read_text(encoding="utf-8").splitlines()]
     assert [answer["session"] for answer in answers] == [question["session"] for question in asked]
-    expected = Recommender.load(ring_run).recommend([question["items"] for question in asked], k=3)
+    expected = Recommender.load(ring_run).recommend_many([question["items"] for question in asked], k=3)
     for answer, result in zip(answers, expected, strict=True):
         assert list(answer) == ["session", "items", "scores", "unknown", "fallback"]
         assert answer["items"] == list(result.items)
@@ -51,7 +45,7 @@ def test_csv_in_and_out(ring_run, run_command, tmp_path):
     assert process.returncode == 0, process.stderr
     rows = list(csv.DictReader(process.stdout.splitlines()))
     assert [(row["session"], row["rank"]) for row in rows] == [(s, r) for s in "abc" for r in "12"]
-    a, b, c = Recommender.load(ring_run).recommend([["101", "102"], ["?"], ["118", "119"]], k=2)
+    a, b, c = Recommender.load(ring_run).recommend_many([["101", "102"], ["?"], ["118", "119"]], k=2)
     assert [row["item"] for row in rows] == [*a.items, *b.items, *c.items]
     assert [float(row["score"]) for row in rows] == pytest.approx([*a.scores, *b.scores, *c.scores], rel=1e-6)
 
@@ -88,16 +82,9 @@ def test_strict_takes_a_session_without_a_known_item_for_a_bad_line(ring_run, ru
 
 
 @pytest.fixture
-def talking(ring_run):
-    """The tool reading from and writing to a person."""
-    process = subprocess.Popen(
-        [sys.executable, TOOL, str(ring_run), "--sessions", "-", "-k", "1"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
-    )  # fmt: skip
-    yield process
-    process.kill()
-    process.communicate()
+def talking(ring_run, start_process):
+    """The command reading from and writing to a person."""
+    return start_process("recommend", ring_run, "--sessions", "-", "-k", "1")
 
 
 def test_each_line_is_answered_when_it_comes(talking):
@@ -106,7 +93,7 @@ def test_each_line_is_answered_when_it_comes(talking):
         talking.stdin.flush()
         answer = json.loads(talking.stdout.readline())
         assert (answer["session"], answer["items"]) == (first, [str(first + 2)])
-    _, errors = talking.communicate(timeout=60)
+    _, errors = talking.communicate()
     assert talking.returncode == 0 and errors.startswith("2 sessions")
 
 
@@ -115,17 +102,15 @@ def test_ctrl_c_is_130(talking):
     talking.stdin.flush()
     assert json.loads(talking.stdout.readline())["session"] == 1
     talking.send_signal(signal.SIGINT)
-    _, errors = talking.communicate(timeout=60)
+    _, errors = talking.communicate()
     assert talking.returncode == 130 and errors == "recommend: interrupted\n"
 
 
-def test_a_reader_that_leaves_ends_it_quietly(ring_run, sessions):
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [sys.executable, TOOL, ring_run, "--sessions", sessions]
-    process = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
-    os.close(writing)
-    assert (process.returncode, process.stderr) == (0, "")
+def test_a_reader_that_leaves_ends_it_quietly(ring_run, sessions, start_process):
+    process = start_process("recommend", ring_run, "--sessions", sessions)
+    process.stdout.close()
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -161,6 +146,5 @@ def test_the_approximate_index_says_what_it_finds(ring_run, sessions, run_comman
 
 def test_without_faiss_it_is_refused(ring_run, refused, tmp_path):
     (tmp_path / "s").write_text("")
-    (tmp_path / "faiss.py").write_text("raise ImportError('No module named faiss', name='faiss')\n")
     arguments = [ring_run, "--sessions", tmp_path / "s", "--index", "hnsw"]
-    assert "needs faiss" in refused("recommend", *arguments, PYTHONPATH=str(tmp_path))
+    assert "needs faiss" in refused("recommend", *arguments, hidden=["faiss"])

@@ -1,9 +1,6 @@
 import csv
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,7 +9,6 @@ from paddle_srgnn.datasets.sessions import write_dataset
 from paddle_srgnn.run import Run
 
 SMALL = [f"--set={change}" for change in ("embedding_dim=8", "batch_size=32", "epochs=3", "save_every_steps=4")]
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +56,16 @@ def test_without_out_a_new_folder_is_found(data, run_command, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(finished, data, run_command, tmp_path, number):
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(
+    finished, data, run_command, start_process, tmp_path, number
+):
     run = tmp_path / "run"
-    long = [*SMALL, "--epochs", "100000"]
-    command = [sys.executable, TOOLS / "train.py", "--data", data, *long, "--out", run]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start_process("train", "--data", data, *SMALL, "--epochs", "100000", "--out", run)
     deadline = time.monotonic() + 60
     while not (run / "checkpoints" / "last").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in errors and errors.strip().splitlines()[-1].endswith(f"--out {run} --resume")
     assert Run(run).checkpoint("last").progress.step > 0
@@ -79,11 +75,10 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(finished, data, run_co
     assert process.returncode == 0, process.stderr
 
 
-KILLED = """
-import os, signal, sys
-from paddle_srgnn import files
-import safetensors.numpy
-left = int(sys.argv.pop(1))
+DYING = """
+import os, signal
+from paddle_srgnn.training import checkpoint
+left = {at}
 def dying(function, half):
     def call(*args):
         global left
@@ -93,26 +88,24 @@ def dying(function, half):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args)
     return call
-kind = sys.argv.pop(1)
-if kind == "rename":
+if "{kind}" == "rename":
     os.replace = dying(os.replace, lambda *args: None)
 else:
     half = lambda tensors, path: open(path, "wb").write(b"half")
-    safetensors.numpy.save_file = dying(safetensors.numpy.save_file, half)
-import runpy
-sys.path.insert(0, os.path.dirname(sys.argv[1]))
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+    checkpoint.save_file = dying(checkpoint.save_file, half)
 """
 
 
 @pytest.mark.parametrize("kind, at", [("rename", n) for n in (3, 8, 9, 14)] + [("save", n) for n in (3, 6)])
-def test_killed_while_it_writes_it_goes_on_to_the_same_bytes(finished, data, run_command, tmp_path, kind, at):
+def test_killed_while_it_writes_it_goes_on_to_the_same_bytes(
+    finished, data, run_command, start_process, tmp_path, kind, at
+):
     """Killed before the first checkpoint has a name, between a folder and its name, and inside a half-written file."""
     run = tmp_path / "run"
-    arguments = [str(at), kind, str(TOOLS / "train.py"), "--data", str(data), *SMALL, "--out", str(run)]
-    process = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, timeout=120)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    first = DYING.format(kind=kind, at=at)
+    process = start_process("train", "--data", data, *SMALL, "--out", run, first=first)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
     process = run_command("train", "--out", run, "--resume")
     assert process.returncode == 0, process.stderr
     assert weights(run) == weights(finished[0])
@@ -176,8 +169,8 @@ def test_settings_can_be_compared_without_the_test_set(data, run_command, refuse
     assert line[4] == f"{float(rows[2]['valid_P@5']):.2f}"
     page = (run / "report.html").read_text()
     assert "ring · valid" in page and f">{line[4]}<" in page and "Where it is right" not in page
-    assert "there is none" in refused("train", "--data", data, "--no-test")
-    assert "leave one" in refused(
+    assert "set valid_fraction" in refused("train", "--data", data, "--no-test")
+    assert "to be left alone" in refused(
         "train", "--data", data, "--no-test", "--set", "valid_fraction=0.2", "--set", "eval_every_epoch=true"
     )
 
@@ -219,7 +212,7 @@ def test_a_gpu_that_is_not_there_is_refused(refused, data, tmp_path):
 
     if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():
         pytest.skip("this machine has a GPU")
-    assert "--device cpu" in refused("train", "--data", data, "--device", "gpu", cwd=tmp_path)
+    assert "use the cpu" in refused("train", "--data", data, "--device", "gpu", cwd=tmp_path)
     assert not list(tmp_path.iterdir())
 
 

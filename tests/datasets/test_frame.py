@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddle_srgnn.datasets import dataset_from_frame
 from paddle_srgnn.datasets.clicks import read_csv
+from paddle_srgnn.datasets.load import dataset_from_frame
 from paddle_srgnn.datasets.protocol import build_dataset
 from paddle_srgnn.errors import InputError
 

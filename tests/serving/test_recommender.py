@@ -109,7 +109,7 @@ def test_the_padding_is_never_recommended(untrained):
 
 def test_seen_items_can_be_left_out(untrained):
     sessions = walks(40, longest=30)  # longer than the 10 clicks that are read
-    with_seen, without = (untrained.recommend_many(sessions, 300, exclude_seen=exclude_seen) for exclude_seen in (False, True))
+    with_seen, without = (untrained.recommend_many(sessions, 300, exclude_seen=seen) for seen in (False, True))
     for session, all_items, left in zip(sessions, with_seen, without, strict=True):
         assert left.items == tuple(raw for raw in all_items.items if raw not in session)
 

@@ -2,7 +2,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_srgnn.errors import InputError
@@ -29,6 +29,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=60)
 @given(json_values, st.dictionaries(st.text(), json_values, max_size=3), st.booleans())
 def test_the_sessions_id_is_kept_to_the_letter(value, others, ascii_only):
     raw = json.dumps(value, ensure_ascii=ascii_only)

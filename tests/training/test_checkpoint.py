@@ -70,7 +70,8 @@ def test_only_named_checkpoints_are_kept(run):
     save(run, model, adam, step=7)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
         "best", "last", "step-00000005", "step-00000007"]  # fmt: skip
-    assert Run(run).find_checkpoint().name == "step-00000005" and Run(run).find_checkpoint("last").name == "step-00000007"
+    assert Run(run).find_checkpoint().name == "step-00000005"
+    assert Run(run).find_checkpoint("last").name == "step-00000007"
 
 
 def test_a_folder_of_the_users_own_is_never_removed(run):

@@ -20,7 +20,8 @@ SMALL = {"batch_size": 16, "learning_rate": 0.01, "epochs": 3}
 def train(dataset, run, *changes, resume=False) -> Training:
     run.mkdir(exist_ok=True)
     checkpoint = Run(run).checkpoint("last") if resume else None
-    training = Training(dataset, load_recipe("datawhale", SMALL | dict(change.split("=") for change in changes)), run, checkpoint)
+    settings = load_recipe("datawhale", SMALL | dict(change.split("=") for change in changes))
+    training = Training(dataset, settings, run, checkpoint)
     training.fit()
     return training
 
@@ -75,10 +76,17 @@ def test_validation_is_on_the_datasets_own_users(ring_users, tmp_path, monkeypat
     assert set(ks) == set(test_ks) == {20, 50}
 
 
+@pytest.fixture(scope="module")
+def whole(ring_users, tmp_path_factory):
+    """A training that was never stopped."""
+    run = tmp_path_factory.mktemp("whole")
+    train(ring_users, run)
+    return run
+
+
 @pytest.mark.parametrize("stop_after", [1, 3, 4])
-def test_a_stopped_training_goes_on_to_the_same_bytes(ring_users, tmp_path, monkeypatch, stop_after):
+def test_a_stopped_training_goes_on_to_the_same_bytes(ring_users, whole, tmp_path, monkeypatch, stop_after):
     """Stopped in the first epoch, in its last step (3 an epoch), and in the second epoch."""
-    train(ring_users, tmp_path / "whole")
     step, steps = Training._step, 0
 
     def counted(self, batch):
@@ -93,8 +101,8 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(ring_users, tmp_path, monk
         train(ring_users, tmp_path / "stopped")
     monkeypatch.setattr(Training, "_step", step)
     train(ring_users, tmp_path / "stopped", resume=True)
-    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
-    assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
+    assert weights(tmp_path / "stopped") == weights(whole)
+    assert rows(tmp_path / "stopped") == rows(whole)
 
 
 def test_the_recipe_serves_sessions_too(ring, tmp_path):

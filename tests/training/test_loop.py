@@ -25,7 +25,8 @@ def run(tmp_path):
 
 def train(dataset, run, *changes, resume=False, recipe="paper") -> Training:
     checkpoint = Run(run).checkpoint("last") if resume else None
-    training = Training(dataset, load_recipe(recipe, SMALL | dict(change.split("=") for change in changes)), run, checkpoint)
+    settings = load_recipe(recipe, SMALL | dict(change.split("=") for change in changes))
+    training = Training(dataset, settings, run, checkpoint)
     training.fit()
     return training
 
@@ -86,7 +87,8 @@ def test_without_averaging_there_is_one_model_and_no_second_copy_of_its_weights(
 
     training = train(ring, run, "epochs=1")
     assert training.averaged is training.model
-    assert not any(key.endswith("/weight") for key in load_file(Run(run).find_checkpoint("last") / "training.safetensors"))
+    arrays = load_file(Run(run).find_checkpoint("last") / "training.safetensors")
+    assert not any(key.endswith("/weight") for key in arrays)
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_samples(ring, run):
@@ -112,11 +114,18 @@ def test_l2_is_added_to_the_gradient_as_paddles_own_regulariser_does(ring, run):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=0, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("recipe", ["paper", "strong"])
+@pytest.fixture(scope="module", params=["paper", "strong"])
+def whole(request, ring, tmp_path_factory) -> tuple:
+    """A recipe, and a training with it that was never stopped."""
+    run = tmp_path_factory.mktemp("whole")
+    train(ring, run, recipe=request.param)
+    return request.param, run
+
+
 @pytest.mark.parametrize("stop_after", [1, 4, 8, 9])
-def test_a_stopped_training_goes_on_to_the_same_bytes(ring, run, tmp_path, monkeypatch, stop_after, recipe):
+def test_a_stopped_training_goes_on_to_the_same_bytes(ring, whole, tmp_path, monkeypatch, stop_after):
     """Stopped in the first epoch, in its last step (8 a epoch), at its very end, and in the second epoch."""
-    train(ring, run, recipe=recipe)
+    recipe, run = whole
     stopped = tmp_path / "stopped"
     stopped.mkdir()
     step, steps = Training._step, 0
@@ -129,7 +138,8 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(ring, run, tmp_path, monke
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Training, "_step", counted)
-    with pytest.raises(KeyboardInterrupt, match=r"interrupted in epoch \d, step \d of 8; a checkpoint is written in .*stopped"):
+    message = r"interrupted in epoch \d, step \d of 8; a checkpoint is written in .*stopped"
+    with pytest.raises(KeyboardInterrupt, match=message):
         train(ring, stopped, recipe=recipe)
     monkeypatch.setattr(Training, "_step", step)
     train(ring, stopped, resume=True, recipe=recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from paddle_srgnn.config import load_recipe
-from paddle_srgnn.datasets import load_dataset
+from paddle_srgnn.datasets.load import load_dataset
 
 BATCH, DIM = 512, 100
 

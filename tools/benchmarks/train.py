@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_srgnn.config import load_recipe
-from paddle_srgnn.datasets import load_dataset
+from paddle_srgnn.datasets.load import load_dataset
 
 STEPS = 12  # in a round
 SIZE = {"dim": 100, "learning_rate": 1e-3}
