@@ -107,7 +107,7 @@ class TestTune:
 
     def test_never_overrides_the_environment(self, tuned):
         found = tuned(OMP_NUM_THREADS="1", MKL_DEBUG_CPU_TYPE="4", KMP_BLOCKTIME="200")
-        assert found == {"malloc": 2, "threads": [], "returned": 1, "mkl": "4", "blocktime": "200"}
+        assert found == {"malloc": 2, "threads": [1], "returned": 1, "mkl": "4", "blocktime": "200"}
 
     def test_an_explicit_number_of_threads_wins(self, tuned):
         assert tuned(threads=1, OMP_NUM_THREADS="3")["threads"] == [1]
