@@ -11,13 +11,10 @@ import ctypes
 import logging
 import os
 import platform
-import random
 import sys
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
-
-import numpy as np
 
 from .errors import InputError, MissingPaddle
 
@@ -156,10 +153,3 @@ def set_device(name: str | None = None) -> str:
     name = name or ("gpu" if usable else "cpu")
     paddle.set_device(name)
     return name
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and Paddle."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    import_paddle().seed(seed)

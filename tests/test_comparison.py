@@ -14,12 +14,15 @@ from paddle_srgnn.comparison import (
     compare,
     load_reference,
     of_run,
+    padded_samples,
     random_batches,
     random_weights,
     real_batches,
 )
 from paddle_srgnn.config import Settings
+from paddle_srgnn.datasets.sessions import Sessions
 from paddle_srgnn.errors import InputError, WorkFailed
+from paddle_srgnn.graph import pad
 from paddle_srgnn.interop.arrays import write_arrays
 from paddle_srgnn.interop.peers import PEERS
 from paddle_srgnn.interop.weights import import_weights, to_theirs
@@ -148,6 +151,14 @@ def test_real_batches_hold_samples_of_the_sessions(ring):
         assert item_seq.shape[1] <= 3
         last = item_seq[np.arange(len(target)), (item_seq > 0).sum(axis=1) - 1]
         np.testing.assert_array_equal(last % 20 + 1, target)  # every session walks along the ring
+
+
+def test_padded_samples_of_a_hand_worked_example():
+    sessions = Sessions(np.array([1, 2, 3, 4, 5], dtype=np.int32), np.array([0, 3, 5]))
+    rows, target = padded_samples(sessions, np.array([1, 2, 4]), 3, 3)
+    assert rows.tolist() == [[1, 0, 0], [1, 2, 0], [4, 0, 0]] and target.tolist() == [2, 3, 5]
+    assert padded_samples(sessions, np.array([2]), 1)[0].tolist() == [[2]]
+    assert pad([[7], [8, 9]]).tolist() == [[7, 0], [8, 9]] and pad([[7]], 3).dtype == np.int64
 
 
 def test_a_run_with_settings_that_the_reference_lacks_is_refused(ring, data, tmp_path, monkeypatch):

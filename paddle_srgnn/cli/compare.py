@@ -110,7 +110,7 @@ def tolerances() -> str:
 
     scaled = {column_of(quantity): f"{share:g}" for quantity, share in TOLERANCES.items()}
     listed = ", ".join(f"{name} {share}" for name, share in scaled.items())
-    return f"{listed} of the largest entry or of 1, whichever is larger; gradients {GRADIENT_TOLERANCE:g} of the largest"
+    return f"{listed} of the largest entry or of 1 if larger; gradients {GRADIENT_TOLERANCE:g} of the largest"
 
 
 def failures(found) -> list[str]:

@@ -23,9 +23,9 @@ def sha256(text: str) -> str:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgnn download", description=__doc__)
     parser.add_argument("dataset", choices=list(NEXT), help="the benchmark")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the file; made if it does not exist")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the file, made if needed")
     parser.add_argument("--url", help="download from this URL, also a .gz or .zip (default: the dataset's mirror)")
-    parser.add_argument("--sha256", type=sha256, metavar="HEX", help="expected SHA-256 of the file (default: not checked)")
+    parser.add_argument("--sha256", type=sha256, metavar="HEX", help="expected SHA-256 (default: not checked)")
     return parser
 
 
@@ -47,7 +47,8 @@ def work(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
     checked = ", SHA-256 matches" if args.sha256 else ""
-    print(f"{path}: {path.stat().st_size:,} bytes, {'downloaded' if fetched else 'exists already'}{checked}; next: {then}")
+    done = "downloaded" if fetched else "exists already"
+    print(f"{path}: {path.stat().st_size:,} bytes, {done}{checked}; next: {then}")
 
 
 def fetch(download, url: str, path: Path, digest: str | None) -> bool:

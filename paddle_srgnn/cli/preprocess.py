@@ -61,9 +61,9 @@ def separator(text: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgnn preprocess", description=__doc__)
-    parser.add_argument("kind", choices=list(TAKES), help="sample: the embedded synthetic sample; else the format of --raw")
+    parser.add_argument("kind", choices=list(TAKES), help="the embedded synthetic sample, or the format of --raw")
     parser.add_argument(
-        "--raw", type=Path, metavar="PATH", help="the log, also as .gz or .zip, or its folder; for srgnn-pickle a folder"
+        "--raw", type=Path, metavar="PATH", help="the log (also .gz or .zip) or its folder; for srgnn-pickle a folder"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the dataset")
     parser.add_argument("--name", help="name of the dataset (default: the last part of --out)")
@@ -72,10 +72,10 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--columns", type=columns, metavar="ROLE=NAME,..",
-        help="columns of a csv or inter whose names differ, as session=NAME,item=NAME,time=NAME (default: session, item, "
+        help="session=NAME,item=NAME,time=NAME for columns of a csv or inter with other names (default: session, item, "
         "time; inter: session_id or user_id, item_id, timestamp; course: user_id, item_id, timestamp)",
     )
-    parser.add_argument("--sep", type=separator, metavar="C", help="separator of a csv, one character or tab (default: ,)")
+    parser.add_argument("--sep", type=separator, metavar="C", help="separator of a csv, or tab (default: ,)")
     parser.add_argument(
         "--test-days", type=positive(float), metavar="DAYS", help="length of the test period (default: 7; yoochoose: 1)"
     )
@@ -111,7 +111,7 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--name {args.name!r} cannot be part of a file name; choose another")
     pickles, out = args.to_pickle and args.to_pickle.resolve(), args.out.resolve()
     if pickles and (out.is_relative_to(pickles) or pickles.is_relative_to(out)):
-        raise InputError(f"one of --out {args.out} and --to-pickle {args.to_pickle} contains the other; choose separate folders")
+        raise InputError(f"one of --out {args.out} and --to-pickle {args.to_pickle} contains the other; choose two")
     cli.check_replaceable("--out", args.out, "meta.json", args.force)
     cli.check_replaceable("--to-pickle", args.to_pickle, "test.txt", args.force)
 
@@ -160,7 +160,7 @@ def summarise(dataset, args: argparse.Namespace) -> None:
         else:
             print(f"  {part:<5} {len(sessions):>11,} sessions {sessions.n_samples:>12,} samples")
     if dropped := dataset.meta["parameters"].get("dropped_users"):
-        print(f"  dropped {dropped:,} users with fewer than 5 items")
+        print(f"  dropped users: {dropped:,} with fewer than 5 items (a training sample has 4 before its target)")
     if args.to_pickle:
         print(f"pickles in {args.to_pickle}")
     print(f"dataset in {args.out}; next: {cli.command('train')} --data {shlex.quote(str(args.out))}")

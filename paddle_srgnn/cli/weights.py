@@ -22,7 +22,7 @@ The second command runs code in the file, as RecBole itself does: use it only fo
     parser = argparse.ArgumentParser("srgnn weights", description=__doc__, **common)
     what = parser.add_subparsers(dest="what", required=True)
     importing = what.add_parser("import", help="make a run from a file of weights", **common)
-    importing.add_argument("--from", dest="peer", choices=PEERS, required=True, help="implementation that wrote the file")
+    importing.add_argument("--from", dest="peer", choices=PEERS, required=True, help="who wrote the file")
     importing.add_argument("file", type=Path, metavar="FILE", help="file of weights")
     importing.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
     importing.add_argument(
@@ -34,9 +34,9 @@ The second command runs code in the file, as RecBole itself does: use it only fo
         help=f"number of most recent clicks to read (default: {lengths})",
     )  # fmt: skip
     exporting = what.add_parser("export", help="write a run's weights for another implementation", **common)
-    exporting.add_argument("--to", dest="peer", choices=PEERS, required=True, help="implementation that will read the file")
+    exporting.add_argument("--to", dest="peer", choices=PEERS, required=True, help="who will read the file")
     exporting.add_argument("run", type=Path, metavar="RUN", help="a run or a checkpoint")
-    exporting.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, .safetensors or .npz")
+    exporting.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write (.safetensors, .npz)")
     return parser
 
 

@@ -1,7 +1,7 @@
 """The authors' pickles in and out: `train.txt`, `test.txt` and `all_train_seq.txt` as their preprocessing writes them.
 
 `train.txt` and `test.txt` hold (inputs, labels), each session's longest prefix first; `all_train_seq.txt` holds the
-training sessions. Nothing in a file is run: `unpickling` admits no name at all here.
+training sessions. No code in a file is run: `unpickling` allows no names here.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def _require(condition: bool, path: Path, found: str, expected: str) -> None:
 
 
 def _numbers(values: list, path: Path) -> np.ndarray:
-    """Item numbers as int32; only true ints in range will do."""
+    """Item numbers as int32, checked to be ints in range."""
     for kind in set(map(type, values)) - {int}:
-        raise InputError(f"{path}: found a {kind.__name__} where an item number stands; expected ints")
+        raise InputError(f"{path}: found a {kind.__name__} in place of an item number; expected ints")
     _require(min(values) >= 1 and max(values) <= LARGEST, path, f"items {min(values)} to {max(values)}", "items from 1")
     return np.fromiter(values, dtype=np.int32, count=len(values))
 
@@ -44,7 +44,7 @@ def _flat(sequences: object, path: Path, shortest: int) -> tuple[np.ndarray, np.
     """A list of sequences of items as (items (clicks,), lengths (sequences,))."""
     _require(isinstance(sequences, (list, tuple)), path, f"a {type(sequences).__name__}", "a list of sequences")
     for kind in set(map(type, sequences)) - {list, tuple}:
-        raise InputError(f"{path}: found a {kind.__name__} where a sequence of items stands; expected lists")
+        raise InputError(f"{path}: found a {kind.__name__} in place of a sequence of items; expected lists")
     lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
     _require(len(lengths) > 0, path, "no sequences", "at least one")
     _require(lengths.min() >= shortest, path, f"a sequence of {lengths.min()} items", f"at least {shortest} in each")
@@ -55,7 +55,7 @@ def _sessions_of_samples(path: Path) -> Sessions:
     """Rebuild the sessions of (inputs, labels): a prefix of length 1 ends a session."""
     samples = _load(path)
     is_pair = isinstance(samples, (list, tuple)) and len(samples) == 2 and isinstance(samples[1], (list, tuple))
-    _require(is_pair, path, f"a {type(samples).__name__} that is no such pair", "a pair (inputs, labels) of lists")
+    _require(is_pair, path, f"a {type(samples).__name__}", "a pair (inputs, labels) of lists")
     inputs, input_lengths = _flat(samples[0], path, shortest=1)
     _require(
         len(input_lengths) == len(samples[1]),
@@ -93,17 +93,17 @@ def _require_samples(good: np.ndarray, path: Path) -> None:
 
 
 def import_pickles(folder: str | os.PathLike, name: str) -> SessionDataset:
-    """Import a folder of the authors' pickles, without running anything in them.
+    """Import a folder of the authors' pickles, without running code in them.
 
-    Training sessions come from `train.txt`, or where there is none from `all_train_seq.txt`; test sessions from
-    `test.txt`. There are no dates (the training sessions stand in order of date), and an item's raw id is its number.
+    Training sessions come from `train.txt`, or without it from `all_train_seq.txt`; test sessions from `test.txt`. They
+    have no dates, but training sessions are in order of date. An item's raw id is its number.
 
     Raises:
         InputError: a file is missing or damaged, or holds anything but lists, tuples, ints and strings in that layout.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: expected one with test.txt and train.txt or all_train_seq.txt")
+        raise InputError(f"{folder} is not a folder: expected one with test.txt and train.txt or all_train_seq.txt")
     if (folder / "train.txt").exists():
         train = _sessions_of_samples(folder / "train.txt")
     else:

@@ -1,8 +1,7 @@
 """The embedded sample: SYNTHETIC clicks from a seeded generator that knows its own next-click distribution.
 
-No shopper ever made these clicks. They exist so that a fresh clone can train and be judged without a download. The
-generator is a second-order Markov chain that is known exactly; so is the best possible ranking, and with it the ceiling
-that no model passes but by luck.
+They let a fresh clone train without a download. The generator is a known second-order Markov chain, so the
+best possible ranking, the ceiling of every model, is known too.
 
 A category is one brand's items of one kind. A shopper compares two brands of a kind by turns: after an item of brand A
 and one of brand B comes another of brand A, and now and then any brand of the kind. Besides that a shopper repeats the
@@ -23,8 +22,8 @@ from .clicks import read_diginetica
 from .protocol import build_sessions
 from .sessions import SessionDataset
 
-FIRST_DAY = np.datetime64("2016-05-03")  # the thirty days end where Diginetica's do
-TEST_DAYS = 7  # as the paper has it for Diginetica
+FIRST_DAY = np.datetime64("2016-05-03")  # 30 days, up to Diginetica's last
+TEST_DAYS = 7  # the paper's for Diginetica
 
 
 @dataclass(frozen=True)

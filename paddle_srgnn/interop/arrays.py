@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from ..errors import InputError
 from ..files import atomic_file, read_safetensors
@@ -39,8 +40,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         InputError: another suffix.
     """
-    from safetensors.numpy import save_file
-
     if path.suffix not in WRITABLE:
         raise InputError(f"{path}: ends in {path.suffix!r}, expected {' or '.join(WRITABLE)}")
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}

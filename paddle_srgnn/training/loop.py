@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import signal
 import time
 from collections.abc import Iterator
@@ -21,13 +22,20 @@ from ..kernels import add_l2, average
 from ..model import SRGNN
 from ..protocols import protocol_of
 from ..run import METRICS, Checkpoint, Progress, describe_dataset
-from ..runtime import import_paddle, seed_everything
+from ..runtime import import_paddle
 from .checkpoint import restore, save_checkpoint
 
 paddle = import_paddle()
 logger = logging.getLogger(__name__)
 
 READ_LOSSES_EVERY = 20  # steps; reading a loss makes a GPU wait
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and Paddle."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    paddle.seed(seed)
 
 
 class Training:

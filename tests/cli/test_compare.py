@@ -9,7 +9,8 @@ REFERENCES = Path(__file__).parents[1] / "references.py"
 
 
 def test_agreement_ends_with_0_and_figures(run_command, tmp_path):
-    process = run_command("compare", "--reference", f"{REFERENCES}:SRGNN", "--json", tmp_path / "c.json", "--threads", 1)
+    arguments = ["--json", tmp_path / "c.json", "--threads", 1]
+    process = run_command("compare", "--reference", f"{REFERENCES}:SRGNN", *arguments)
     assert process.returncode == 0, process.stderr
     assert process.stderr.splitlines() == [f"running the code in {REFERENCES}:SRGNN"]
     assert process.stdout.endswith("comparisons pass\n") and "allowed: integers 0, A 1e-07" in process.stdout

@@ -35,7 +35,7 @@ def test_weights_of_recbole_in_evaluated_and_out_again(ring, data, run_command, 
     expected = Paper().measure(ModelScorer(model, Settings()), ring.test, (5, 10, 20)).metrics
     (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
     assert result["metrics"] == pytest.approx(expected)
-    assert "trained on unknown data" in refused("evaluate", tmp_path / "run")
+    assert "trained on unknown data without a folder" in refused("evaluate", tmp_path / "run")
     assert "without an optimizer's state to resume from" in refused("train", "--out", tmp_path / "run", "--resume")
 
     process = run_command("weights", "export", "--to", "authors-pytorch", tmp_path / "run", "--out", tmp_path / "a.npz")

@@ -66,7 +66,7 @@ def test_a_hand_worked_frame():
     [
         ({"sku": ["a", None, "b", "a", "a", "b"]}, "frame, row v: column sku is empty; expected a value in every row"),
         ({"sku": ["a", "b", "", "a", "a", "b"]}, "frame, row w: column sku is empty"),
-        ({"at": [0, 1, 2, 1396860669277, 4, 5]}, "frame, row x: column at is '1396860669277'; expected a number of Unix"),
+        ({"at": [0, 1, 2, 1396860669277, 4, 5]}, "frame, row x: column at is '1396860669277'; expected a number"),
         ({"at": ["2014-04-07", "2014-13-07"] * 3}, "frame, row v: column at is '2014-13-07'; expected an ISO 8601"),
     ],
 )

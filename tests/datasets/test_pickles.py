@@ -96,7 +96,7 @@ def test_a_pickle_that_tries_to_run_code(folder, tmp_path, name, protocol):
         (pickle.dumps([[1], [2], [3]]), "pair"),
         (pickle.dumps(([], [])), "no sequences"),
         (pickle.dumps(([[1], []], [2, 3])), "a sequence of 0 items"),
-        (pickle.dumps(([[1], 5], [2, 3])), "found a int where a sequence"),
+        (pickle.dumps(([[1], 5], [2, 3])), "found a int in place of a sequence"),
         (pickle.dumps(([[1.0]], [2])), "found a float"),
         (pickle.dumps(([[1]], ["2"])), "found a str"),
         (pickle.dumps(([[True]], [2])), "found a bool"),
@@ -123,7 +123,7 @@ def test_missing_files(folder, tmp_path):
     (tmp_path / "test.txt").unlink()
     with pytest.raises(InputError, match=r"test\.txt does not exist"):
         import_pickles(folder(all_train_seq=ALL_TRAIN), "tiny")
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         import_pickles(tmp_path / "nothing", "tiny")
     with pytest.raises(InputError, match="a sequence of 1 items; expected at least 2"):
         import_pickles(folder(all_train_seq=[[1, 2], [3]], test=TEST), "tiny")

@@ -71,7 +71,7 @@ def test_import_then_export_gives_the_same_arrays(peer, suffix, file, tmp_path):
     original = file(peer, suffix, **unused)
     import_weights(peer, original, tmp_path / "run")
     back = tmp_path / f"back{suffix}"
-    assert export_weights(peer, checkpoint_of(tmp_path / "run"), back) is None
+    assert export_weights(peer, Run(tmp_path / "run"), back) is None
     first, second = read_arrays(original), read_arrays(back)
     assert first.keys() == second.keys()
     for name, array in first.items():
@@ -83,7 +83,7 @@ def test_import_then_export_gives_the_same_arrays(peer, suffix, file, tmp_path):
 
 def test_the_authors_unused_layer_comes_back_as_zeros(file, tmp_path):
     import_weights("authors-pytorch", file("authors-pytorch"), tmp_path / "run")
-    export_weights("authors-pytorch", checkpoint_of(tmp_path / "run"), tmp_path / "back.npz")
+    export_weights("authors-pytorch", Run(tmp_path / "run"), tmp_path / "back.npz")
     back, own = read_arrays(tmp_path / "back.npz"), weights_of("authors-pytorch")
     for name, array in own.items():
         np.testing.assert_array_equal(back[name], np.zeros_like(array) if name in UNUSED else array, err_msg=name)
@@ -94,11 +94,11 @@ def test_the_authors_unused_layer_comes_back_as_zeros(file, tmp_path):
 def test_export_then_import_gives_the_same_model_and_then_the_same_file(peer, suffix, file, tmp_path):
     import_weights("datawhale", file("datawhale"), tmp_path / "own")
     own = checkpoint_of(tmp_path / "own")
-    export_weights(peer, own, tmp_path / f"there{suffix}")
+    export_weights(peer, Run(tmp_path / "own"), tmp_path / f"there{suffix}")
     import_weights(peer, tmp_path / f"there{suffix}", tmp_path / "back")
     model, back = (checkpoint.folder / "model.safetensors" for checkpoint in (own, checkpoint_of(tmp_path / "back")))
     assert model.read_bytes() == back.read_bytes()
-    export_weights(peer, checkpoint_of(tmp_path / "back"), tmp_path / f"again{suffix}")
+    export_weights(peer, Run(tmp_path / "back"), tmp_path / f"again{suffix}")
     assert (tmp_path / f"there{suffix}").read_bytes() == (tmp_path / f"again{suffix}").read_bytes()
 
 
@@ -181,17 +181,17 @@ def test_every_key_and_shape_is_checked(peer, changes, message, file, tmp_path):
 
 
 def test_the_wrong_peer_is_told_from_the_right_one(file, tmp_path):
-    with pytest.raises(InputError, match="it has the keys of recbole: --from recbole"):
+    with pytest.raises(InputError, match="its keys are those of recbole"):
         import_weights("authors-pytorch", file("recbole"), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     "peer, name, message",
     [
-        ("recbole", "w.pth", r"reads .safetensors, .npz; make an .npz .*python -c .*\['state_dict'\]"),
+        ("recbole", "w.pth", r"read from .safetensors, .npz; make an .npz .*python -c .*\['state_dict'\]"),
         ("authors-pytorch", "w.pt", "weights_only=True"),
-        ("authors-pytorch", "w.pdparams", "--from authors-pytorch reads .safetensors, .npz"),
-        ("datawhale", "w.bin", "reads .safetensors, .npz, .pdparams$"),
+        ("authors-pytorch", "w.pdparams", "weights of authors-pytorch are read from .safetensors, .npz"),
+        ("datawhale", "w.bin", "read from .safetensors, .npz, .pdparams$"),
         ("datawhale", "w.npz", "no such file"),
     ],
 )
@@ -206,15 +206,15 @@ def test_nothing_is_overwritten(file, tmp_path):
     with pytest.raises(InputError, match="exists already"):
         import_weights("recbole", path, tmp_path / "run")
     with pytest.raises(InputError, match="exists already"):
-        export_weights("recbole", checkpoint_of(tmp_path / "run"), path)
+        export_weights("recbole", Run(tmp_path / "run"), path)
     with pytest.raises(InputError, match=r"expected .safetensors or .npz"):
-        export_weights("datawhale", checkpoint_of(tmp_path / "run"), tmp_path / "w.pdparams")
+        export_weights("datawhale", Run(tmp_path / "run"), tmp_path / "w.pdparams")
 
 
 def test_item_zero_is_spoken_of_where_the_two_differ(file, tmp_path):
     import_weights("authors-pytorch", file("authors-pytorch"), tmp_path / "without")
     import_weights("recbole", file("recbole"), tmp_path / "with")
-    without, with_zero = checkpoint_of(tmp_path / "without"), checkpoint_of(tmp_path / "with")
+    without, with_zero = Run(tmp_path / "without"), Run(tmp_path / "with")
     assert "scores the padding item 0" in export_weights("recbole", without, tmp_path / "a.npz")
     assert "scores the padding item 0" in export_weights("datawhale", without, tmp_path / "b.npz")
     assert "never scores the padding item 0" in export_weights("authors-pytorch", with_zero, tmp_path / "c.npz")
@@ -223,9 +223,7 @@ def test_item_zero_is_spoken_of_where_the_two_differ(file, tmp_path):
 
 def test_what_a_peer_cannot_compute_is_not_exported(file, tmp_path, monkeypatch):
     import_weights("datawhale", file("datawhale"), tmp_path / "run")
-    checkpoint = checkpoint_of(tmp_path / "run")
-    plain = Settings.model_config
-    monkeypatch.setattr(Settings, "model_config", lambda self, n_items: plain(self, n_items) | {"new_switch": 3})
-    with pytest.raises(InputError, match="trained with new_switch=3, which recbole cannot compute"):
-        export_weights("recbole", checkpoint, tmp_path / "w.npz")
+    monkeypatch.setattr(Settings, "scoring_switches", lambda self: {"positions": 3})
+    with pytest.raises(InputError, match="trained with positions=3, which recbole cannot compute"):
+        export_weights("recbole", Run(tmp_path / "run"), tmp_path / "w.npz")
     assert not (tmp_path / "w.npz").exists()

@@ -93,7 +93,7 @@ def test_a_contender_that_fails_is_the_works_failure():
     "arguments, message",
     [
         (["train", "--reference", "nowhere.py"], "nowhere.py: no such file"),
-        (["evaluate", "--data", "nowhere"], "nowhere is no dataset"),
+        (["evaluate", "--data", "nowhere"], "nowhere is not a dataset"),
         (["graph", "--json", "nowhere/g.json"], "its folder does not exist"),
         (["speed"], "invalid choice"),
     ],
