@@ -138,7 +138,7 @@ class Training:
         self.adam.set_lr(settings.learning_rate_at(step, self._steps_in_epoch()))
         if settings.dropout:  # drawn from the step's number alone, so that a resumed training draws the same
             paddle.seed(int(np.random.default_rng([settings.seed, step]).integers(2**31)))
-        loss = self.model.calculate_loss(self.model.encode(batch.graph), batch.target)
+        loss = self.model.calculate_loss(self.model.encode(batch.graph, sparse_gradient=True), batch.target)
         loss.backward()
         add_l2(self.model.parameters(), settings.weight_decay)
         self.adam.step()
