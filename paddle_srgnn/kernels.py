@@ -233,8 +233,8 @@ def add_l2(parameters: Sequence[paddle.Tensor], weight_decay: float) -> None:
     with paddle.no_grad():
         for parameter in parameters:
             grad = parameter.grad
-            if in_memory(grad, parameter):
-                in_row_blocks(add, _rows(grad), _rows(parameter))
+            if _is_table(grad, parameter):
+                in_row_blocks(add, memory_of(grad), memory_of(parameter))
             else:
                 grad.add_(parameter * weight_decay)
 
@@ -252,12 +252,12 @@ def average(averaged: paddle.nn.Layer, model: paddle.nn.Layer, decay: float, upd
 
     with paddle.no_grad():
         for mean, weight in zip(averaged.parameters(), model.parameters(), strict=True):
-            if in_memory(mean, weight):
-                in_row_blocks(move, _rows(mean), _rows(weight))
+            if _is_table(mean, weight):
+                in_row_blocks(move, memory_of(mean), memory_of(weight))
             else:
                 mean.add_((weight - mean) * share)
 
 
-def _rows(tensor: paddle.Tensor) -> np.ndarray:
-    """The memory of a tensor as a matrix; a vector is one row."""
-    return memory_of(tensor).reshape(-1, tensor.shape[-1])
+def _is_table(*tensors: paddle.Tensor) -> bool:
+    """Whether row blocks pay: a Paddle call on a small parameter takes less time than reaching its memory."""
+    return tensors[0].ndim == 2 and tensors[0].size >= _CACHED and in_memory(*tensors)

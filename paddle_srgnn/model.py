@@ -209,7 +209,7 @@ class SRGNN(nn.Layer):
         Their products with `output_items()` are the scores.
 
         Args:
-            sparse_gradient: makes backward faster; only for a loss that reads the whole table, as `calculate_loss` does.
+            sparse_gradient: a faster backward, only for a loss that reads the whole table, as `calculate_loss` does.
         """
         unit = unit_rows if self.cosine_scale else lambda vectors: vectors
         lookup = sparse_lookup if sparse_gradient else partial(F.embedding, padding_idx=0)
