@@ -196,6 +196,28 @@ class _UnitRows(paddle.autograd.PyLayer):
         return result
 
 
+def sparse_lookup(indices: paddle.Tensor, table: paddle.Tensor) -> paddle.Tensor:
+    """`F.embedding(indices, table, padding_idx=0)` for a loss that reads the whole table besides.
+
+    The gradient of `F.embedding` is a second matrix as large as the table, which Paddle fills with zeros and adds to
+    the loss's. Here it has only the rows that were looked up, and Paddle adds them in place; each row's share is summed
+    up first, so that the result is the same to the bit. Without another, dense gradient, the table's would stay sparse,
+    and Paddle's Adam cannot be trusted with that.
+
+    Args:
+        indices: (n,) int64.
+        table: (V, d).
+
+    Returns:
+        (n, d), zeros where the index is 0.
+    """
+    if not in_memory(table):
+        return F.embedding(indices, table, padding_idx=0)
+    distinct, inverse = np.unique(indices.numpy(), return_inverse=True)
+    rows = F.embedding(paddle.to_tensor(distinct), table, sparse=True)  # (distinct, d)
+    return F.embedding(paddle.to_tensor(inverse), rows, padding_idx=None if distinct[0] else 0)
+
+
 def add_l2(parameters: Sequence[paddle.Tensor], weight_decay: float) -> None:
     """Add the gradient of the L2 penalty to that of every parameter, as the authors' Adam does.
 
@@ -211,8 +233,8 @@ def add_l2(parameters: Sequence[paddle.Tensor], weight_decay: float) -> None:
     with paddle.no_grad():
         for parameter in parameters:
             grad = parameter.grad
-            if in_memory(grad, parameter):
-                in_row_blocks(add, _rows(grad), _rows(parameter))
+            if _is_table(grad, parameter):
+                in_row_blocks(add, memory_of(grad), memory_of(parameter))
             else:
                 grad.add_(parameter * weight_decay)
 
@@ -230,12 +252,12 @@ def average(averaged: paddle.nn.Layer, model: paddle.nn.Layer, decay: float, upd
 
     with paddle.no_grad():
         for mean, weight in zip(averaged.parameters(), model.parameters(), strict=True):
-            if in_memory(mean, weight):
-                in_row_blocks(move, _rows(mean), _rows(weight))
+            if _is_table(mean, weight):
+                in_row_blocks(move, memory_of(mean), memory_of(weight))
             else:
                 mean.add_((weight - mean) * share)
 
 
-def _rows(tensor: paddle.Tensor) -> np.ndarray:
-    """The memory of a tensor as a matrix; a vector is one row."""
-    return memory_of(tensor).reshape(-1, tensor.shape[-1])
+def _is_table(*tensors: paddle.Tensor) -> bool:
+    """Whether row blocks pay: a Paddle call on a small parameter takes less time than reaching its memory."""
+    return tensors[0].ndim == 2 and tensors[0].size >= _CACHED and in_memory(*tensors)

@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -39,7 +40,7 @@ from .config import ModelConfig
 from .errors import InputError
 from .files import read_safetensors
 from .graph import PackedGraph, packed_graph, padded_graph, unpad
-from .kernels import full_softmax, unit_rows
+from .kernels import full_softmax, sparse_lookup, unit_rows
 from .runtime import import_paddle
 
 paddle = import_paddle()
@@ -238,13 +239,17 @@ class SRGNN(nn.Layer):
     def _encode_clicks(self, clicks: np.ndarray, lengths: np.ndarray) -> paddle.Tensor:
         return self.encode(PackedGraph(*map(paddle.to_tensor, packed_graph(clicks, lengths))))
 
-    def encode(self, graph: PackedGraph) -> paddle.Tensor:
+    def encode(self, graph: PackedGraph, sparse_gradient: bool = False) -> paddle.Tensor:
         """The session vectors (B, d) of a batch of packed graphs, whose arrays are tensors (equations 1 to 7).
 
         Their products with `output_items()` are the scores.
+
+        Args:
+            sparse_gradient: a faster backward, only for a loss that reads the whole table, as `calculate_loss` does.
         """
         unit = unit_rows if self.cosine_scale else lambda vectors: vectors
-        hidden = unit(F.embedding(graph.items, self.item_emb.weight, padding_idx=0))  # (N, d)
+        lookup = sparse_lookup if sparse_gradient else partial(F.embedding, padding_idx=0)
+        hidden = unit(lookup(graph.items, self.item_emb.weight))  # (N, d)
         hidden = F.dropout(hidden, self.dropout, training=self.training)
         hidden = self.gnn.propagate(graph, hidden)  # (N, d)
         seq_hidden = F.embedding(graph.click_node, hidden)  # (C, d)

@@ -3,7 +3,7 @@ import paddle
 import pytest
 
 from paddle_srgnn import kernels, runtime
-from paddle_srgnn.kernels import add_l2, average, full_softmax, in_row_blocks, memory_of, unit_rows
+from paddle_srgnn.kernels import add_l2, average, full_softmax, in_row_blocks, memory_of, sparse_lookup, unit_rows
 
 
 @pytest.fixture
@@ -222,8 +222,7 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch):
 
 
 def test_bfloat16_scores_are_not_read_as_float32(batch):
-    user_emb, table, target = batch
-    tensors = [paddle.to_tensor(array).astype("bfloat16") for array in (user_emb, table)]
+    tensors = [paddle.to_tensor(array).astype("bfloat16") for array in batch[:2]]
     with pytest.raises(ValueError, match="bfloat16"):
         memory_of(tensors[0])
     assert not kernels.in_memory(*tensors)
@@ -263,3 +262,18 @@ def test_other_memory_is_refused(no_views):
     for tensor in (paddle.zeros([2, 3], "float64"), paddle.zeros([2, 3]).T, paddle.zeros([2, 3])[:, :2]):
         with pytest.raises(ValueError, match="expected contiguous float32"):
             memory_of(tensor)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("indices", [[3, 8, 3, 1, 3], [0, 8, 8, 0, 2]])
+def test_a_sparse_lookup_has_the_bits_of_paddles_embedding(batch, indices, dtype):
+    rng = np.random.default_rng(4)
+    upstream, user_emb = (paddle.to_tensor(rng.normal(size=(5, 4)).astype(dtype)) for _ in range(2))
+    target, results = paddle.to_tensor(batch[2]), []
+    for lookup in (sparse_lookup, lambda *args: paddle.nn.functional.embedding(*args, padding_idx=0)):
+        table = paddle.to_tensor(batch[1].astype(dtype), stop_gradient=False)
+        rows = lookup(paddle.to_tensor(indices), table)
+        (full_softmax(user_emb, table, target) + (rows * upstream).sum()).backward()
+        results.append((rows.numpy(), table.grad.numpy()))
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -133,7 +133,8 @@ class Training:
         self.adam.set_lr(settings.learning_rate_at(step, self._steps_in_epoch()))
         if settings.dropout:  # drawn from the step's number alone, so that a resumed training draws the same
             paddle.seed(int(np.random.default_rng([settings.seed, step]).integers(2**31)))
-        loss = self.model.calculate_loss(self.model.encode(batch.graph), batch.target, settings.label_smoothing)
+        user_emb = self.model.encode(batch.graph, sparse_gradient=True)
+        loss = self.model.calculate_loss(user_emb, batch.target, settings.label_smoothing)
         loss.backward()
         add_l2(self.model.parameters(), settings.weight_decay)
         self.adam.step()

@@ -5,8 +5,10 @@ import numpy as np
 import paddle
 import pytest
 
+from paddle_srgnn import kernels, runtime
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.datasets.samples import SampleBatches, sample_batches
+from paddle_srgnn.datasets.sessions import SessionDataset, Sessions
 from paddle_srgnn.errors import InputError, WorkFailed
 from paddle_srgnn.evaluation.results import evaluate
 from paddle_srgnn.protocols.paper import Measured, Paper
@@ -143,6 +145,33 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(ring, whole, tmp_path, mon
         train(ring, stopped, recipe=recipe)
     monkeypatch.setattr(Training, "_step", step)
     train(ring, stopped, resume=True, recipe=recipe)
+    assert weights(stopped) == weights(run)
+    assert results(stopped) == results(run)
+
+
+def test_with_two_threads_a_stopped_training_goes_on_to_the_same_bytes(run, tmp_path, monkeypatch):
+    """The item table is larger than what one thread does alone, in the kernels of the recipe `strong` too."""
+    monkeypatch.setattr(runtime, "_threads", 2)
+    rng = np.random.default_rng(0)
+    train_set = Sessions(rng.integers(1, 4000, 120).astype(np.int32), np.arange(0, 121, 3), np.arange(40) * 3600)
+    wide = SessionDataset("wide", train_set, train_set, ["", *map(str, range(1, 4000))], np.zeros(4000, np.int64))
+    changes = ["embedding_dim=80", "batch_size=20", "epochs=1", "weight_decay=1e-5", "ema_decay=0.9"]
+    changes += ["cosine_scale=12", "label_smoothing=0.1"]
+    assert wide.n_items * 80 > kernels._CACHED
+    train(wide, run, *changes)
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    step = Training._step
+
+    def interrupted(self, batch):
+        step(self, batch)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Training, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(wide, stopped, *changes)
+    monkeypatch.setattr(Training, "_step", step)
+    train(wide, stopped, *changes, resume=True)
     assert weights(stopped) == weights(run)
     assert results(stopped) == results(run)
 
