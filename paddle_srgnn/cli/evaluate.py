@@ -202,7 +202,7 @@ def baseline_results(dataset, args: argparse.Namespace) -> list:
         with progress_bar(baseline.name, test.n_samples) as bar:
             ranks = baseline_ranks(baseline, test, args.ties, advance=bar.update, top=top)
         is_bound = baseline.name == TrueDistribution.name
-        results.append(result_of(baseline.name, test, ranks, args.k, top, dataset.item_clicks, is_bound=is_bound))
+        results.append(result_of(baseline.name, test, ranks, args.k, top, is_bound=is_bound))
     return results
 
 
@@ -230,7 +230,7 @@ def evaluate_one(path: Path, dataset, args: argparse.Namespace, label: str):
         ranks = model_ranks(model, sessions, settings, label, args.ties, kept)
     except WorkFailed as error:
         raise WorkFailed(f"{checkpoint.folder}: {error}") from None
-    return result_of(str(path), sessions, ranks, args.k, kept and kept.top, dataset.item_clicks, origin=origin)
+    return result_of(str(path), sessions, ranks, args.k, kept and kept.top, origin=origin)
 
 
 def main(argv=None) -> int:

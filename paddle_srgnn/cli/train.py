@@ -246,7 +246,7 @@ def measured(args: argparse.Namespace, dataset, training):
         sessions = training.valid if args.no_test else dataset.test
         return epoch, Result(str(args.out), samples_of(sessions, dataset), metrics, origin=origin)
     ks = default_ks(dataset)
-    return epoch, result_of(str(args.out), dataset.test, kept.ranks, ks, kept.top, dataset.item_clicks, origin=origin)
+    return epoch, result_of(str(args.out), dataset.test, kept.ranks, ks, kept.top, origin=origin)
 
 
 def samples_of(sessions, dataset) -> int:
@@ -277,7 +277,7 @@ def cheap_baselines(dataset) -> list:
         top = room_for_lists(test, dataset.n_items)
         ranks = baseline_ranks(baseline, test, top=top)
         is_bound = baseline.name == TrueDistribution.name
-        results.append(result_of(baseline.name, test, ranks, ks, top, dataset.item_clicks, is_bound=is_bound))
+        results.append(result_of(baseline.name, test, ranks, ks, top, is_bound=is_bound))
     return results
 
 

@@ -8,9 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ..datasets.sessions import Sessions
-from ..report.breakdown import Breakdown, break_down
 from .metrics import ranking_metrics
-from ..report.reproduction import Origin
 from .statistics import session_intervals
 
 
@@ -25,7 +23,7 @@ class Result:
         intervals: of the metrics where they were computed, (low, high).
         error: why there are no metrics.
         sessions, ranks: what was ranked, and the ranks (samples,) float64, where there are ranks.
-        breakdown: where lists were kept.
+        top: the lists (samples, k), item numbers, int32, best first, where they were kept.
         origin: of a checkpoint.
         is_bound: it is no contender, but what none can beat.
     """
@@ -37,33 +35,26 @@ class Result:
     error: str | None = None
     sessions: Sessions | None = None
     ranks: np.ndarray | None = None
-    breakdown: Breakdown | None = None
-    origin: Origin | None = None
+    top: np.ndarray | None = None
+    origin: object | None = None
     is_bound: bool = False
 
 
 def result_of(
-    name: str,
-    sessions: Sessions,
-    ranks: np.ndarray,
-    ks: Iterable[int],
-    top: np.ndarray | None = None,
-    item_clicks: np.ndarray | None = None,
-    **more: object,
+    name: str, sessions: Sessions, ranks: np.ndarray, ks: Iterable[int], top: np.ndarray | None = None, **more: object
 ) -> Result:
-    """The metrics, intervals and, of lists, the breakdown of ranks.
+    """The metrics and intervals of ranks.
 
     Args:
         sessions: what was ranked.
         ranks: (samples,), from 1, in order of the samples' positions.
         ks: the cut-offs.
-        top: (samples, k) the lists, items by number; with them come the training clicks of each item (n_items,).
+        top: the `Result`'s lists.
         more: the `Result`'s origin and is_bound.
     """
     ks = sorted(set(ks))
     intervals = session_intervals(ranks, session_labels(sessions), ks)
-    breakdown = None if top is None else break_down(ranks, top, sessions, item_clicks)
-    return Result(name, len(ranks), ranking_metrics(ranks, ks), intervals, None, sessions, ranks, breakdown, **more)
+    return Result(name, len(ranks), ranking_metrics(ranks, ks), intervals, None, sessions, ranks, top, **more)
 
 
 def session_labels(sessions: Sessions) -> np.ndarray:
