@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables, charts and examples")
+    parser.add_argument("--titles", type=Path, metavar="FILE", help=cli.TITLES)
     parser.add_argument("--tsne", type=Path, metavar="FILE", help="draw the run's item vectors, by t-SNE, as PNG")
     cli.add_machine(parser)
     return parser
@@ -46,12 +47,14 @@ def work(args: argparse.Namespace) -> int:
     from ..datasets import load_dataset
     from ..errors import InputError
     from ..evaluation.results import intervals_table, metrics_table
+    from ..datasets.titles import read_titles
     from ..files import write_csv, write_json
     from ..run import find_runs
 
     for path in (args.json, args.csv, args.html, args.tsne):
         if path is not None and not path.resolve().parent.is_dir():
             raise InputError(f"{path}: its folder does not exist")
+    titles = read_titles(args.titles) if args.titles else None
     args.checkpoints = list(dict.fromkeys(run for path in args.checkpoints for run in find_runs(path)))
     if args.tsne:
         import paddle_srgnn.report.picture  # noqa: F401  what it lacks is said before any work
@@ -85,10 +88,10 @@ def work(args: argparse.Namespace) -> int:
         from ..report.page import write_page
 
         command = f"{cli.command('evaluate')} {shlex.join(args.argv)}"
-        write_page(args.html, dataset, args.split, args.ties, results, tests, command)
+        write_page(args.html, dataset, args.split, args.ties, results, tests, command, titles)
         print(f"\npage: {args.html}")
     if args.tsne:
-        draw(args.checkpoints[0], dataset, args.tsne)
+        draw(args.checkpoints[0], dataset, args.tsne, titles)
     return cli.DONE if len(done) == len(results) else cli.FAILED
 
 
@@ -120,13 +123,14 @@ def csv_row(result) -> dict:
     return row
 
 
-def draw(path: Path, dataset, file: Path) -> None:
+def draw(path: Path, dataset, file: Path, titles: dict[str, str] | None) -> None:
     """The picture of a checkpoint's item vectors."""
     from ..report.picture import draw_items
     from ..training.checkpoint import find_checkpoint, load_model, read_checkpoint
 
     vectors = load_model(read_checkpoint(find_checkpoint(path))).item_emb.weight.numpy()
-    draw_items(vectors, dataset.item_clicks, f"{dataset.name}, items of {path.resolve().name}", file)
+    labels = titles and [titles.get(raw_id, "") for raw_id in dataset.item_ids]
+    draw_items(vectors, dataset.item_clicks, f"{dataset.name}, items of {path.resolve().name}", file, labels)
     print(f"\npicture: {file}")
 
 
