@@ -94,11 +94,11 @@ def metrics_over_k(ranks: np.ndarray) -> dict[str, np.ndarray]:
 
 def by_range(ranks: np.ndarray, values: np.ndarray, starts: Sequence[int]) -> list[Group]:
     """P@20 and MRR@20 over ranges of the samples' values (n,); a range with too few samples joins its neighbour."""
-    starts = merge_small(np.bincount(group_of(values, starts), minlength=len(starts)), starts)
+    starts = merge_small(np.bincount(group_of(values, starts), minlength=len(starts)), starts, LEAST)
     return by_group(ranks, group_of(values, starts), group_labels(starts))
 
 
-def merge_small(samples: Sequence[int], starts: Sequence[int], least: int = LEAST) -> list[int]:
+def merge_small(samples: Sequence[int], starts: Sequence[int], least: int) -> list[int]:
     """The starts of ranges with at least `least` samples each, given the samples of the ranges that begin at `starts`.
 
     A small range joins the next one, the last joins the one before it.

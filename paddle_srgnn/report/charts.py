@@ -109,7 +109,7 @@ def _line(number: int, line: Line, x: Sequence[float], y: Sequence[float]) -> tu
     return line.style, path, [(a, b) for a, b in list(zip(x, y, strict=True))[marked] if b == b]
 
 
-def round_numbers(low: float, high: float, most: int = 5) -> list[float]:
+def round_numbers(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers at equal distances from low to high, at most `most` + 1 of them."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= most)
