@@ -54,7 +54,8 @@ def draw_items(
     axis = figure.subplots()
     drawn = axis.scatter(*points.T, c=colour, s=8, cmap="viridis", linewidths=0)
     bar = figure.colorbar(drawn, ax=axis, label="clicks in training")
-    ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000) if tick <= clicks[shown].max()]
+    least, most = clicks[shown].min(), clicks[shown].max()
+    ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000) if least <= tick <= most]
     bar.set_ticks(np.log10(1 + np.array(ticks)), labels=[f"{tick:,}" for tick in ticks])
     axis.set_title(title, parse_math=False)
     axis.set(xticks=[], yticks=[])

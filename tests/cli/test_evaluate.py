@@ -193,9 +193,9 @@ def test_of_many_results_the_text_shows_the_tests_with_the_best(run, run_command
 def test_the_page_shows_what_the_table_does_and_costs_no_second_pass(run, run_command, tmp_path):
     script = (
         "import runpy, sys\n"
-        "from paddle_srgnn.evaluation import ranking\n"
-        "count, calls = ranking.count_ranks, []\n"
-        "ranking.count_ranks = lambda *args: (calls.append(1), count(*args))[1]\n"
+        "from paddle_srgnn.evaluation import ranks\n"
+        "count, calls = ranks.count_ranks, []\n"
+        "ranks.count_ranks = lambda *args: (calls.append(1), count(*args))[1]\n"
         "sys.argv = sys.argv[1:]\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "finally: print('passes:', len(calls))\n"

@@ -240,7 +240,8 @@ def test_a_browser_shows_it_without_scrolling_sideways_and_sorts(page, tmp_path)
     probe = """<script>addEventListener("load", () => {
     for (const {contentDocument: shown} of document.querySelectorAll("iframe")) {
       const root = shown.documentElement, button = shown.querySelectorAll("th button")[2];
-      const rows = () => [...shown.querySelector("table").tBodies[0].rows].map((row) => row.textContent.trim().slice(0, 3));
+      const body = shown.querySelector("table").tBodies[0];
+      const rows = () => [...body.rows].map((row) => row.textContent.trim().slice(0, 3));
       const press = () => (button.click(), `${rows()} ${button.closest("th").getAttribute("aria-sort")}`);
       const orders = [press(), press()];
       document.body.append(`[${root.scrollWidth - root.clientWidth} ${orders}]`);
