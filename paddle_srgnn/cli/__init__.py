@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import InputError, MissingPaddle, WorkFailed
 
+TITLES = "item titles: a CSV file with a header and the columns raw id and title"
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = {

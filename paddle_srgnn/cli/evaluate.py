@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables, charts and examples")
+    parser.add_argument("--titles", type=Path, metavar="FILE", help=cli.TITLES)
     parser.add_argument("--tsne", type=Path, metavar="FILE", help="draw the item vectors of a run by t-SNE, as PNG")
     cli.add_machine(parser)
     return parser
@@ -49,10 +50,12 @@ def main(argv=None) -> int:
 
 
 def work(args: argparse.Namespace) -> int:
+    from ..datasets.titles import read_titles
     from ..run import find_runs
     from ..runtime import set_device, tune
 
     cli.check_folders(args.json, args.csv, args.html, args.tsne)
+    args.titles = read_titles(args.titles) if args.titles else None
     paths = list(dict.fromkeys(run for path in args.runs for run in find_runs(path)))
     if args.tsne:
         from ..report import picture  # noqa: F401  whatever it lacks is said before any work
@@ -82,7 +85,7 @@ def work(args: argparse.Namespace) -> int:
     print_results(dataset, results, tests, args)
     write_results(dataset, results, tests, args)
     if args.tsne:
-        draw(results[0].run, dataset, args.tsne)
+        draw(results[0].run, dataset, args)
     return cli.FAILED if any(result.error for result in results) else cli.DONE
 
 
@@ -168,7 +171,7 @@ def write_results(dataset, results: list, tests: list[dict], args: argparse.Name
         from ..report.page import write_page
 
         command = f"{cli.command('evaluate')} {shlex.join(args.argv)}"
-        write_page(args.html, dataset, args.split, args.ties, results, tests, command)
+        write_page(args.html, dataset, args.split, args.ties, results, tests, command, args.titles)
         print(f"\npage: {args.html}")
 
 
@@ -181,9 +184,11 @@ def csv_row(result) -> dict:
     return row
 
 
-def draw(run, dataset, file: Path) -> None:
+def draw(run, dataset, args: argparse.Namespace) -> None:
     from ..report.picture import draw_items
 
     vectors = run.model().item_emb.weight.numpy()
-    draw_items(vectors, dataset.item_clicks, f"{dataset.name}, items of {run.folder.resolve().name}", file)
-    print(f"\npicture: {file}")
+    labels = args.titles and [args.titles.get(raw_id, "") for raw_id in dataset.item_ids]
+    name = f"{dataset.name}, items of {run.folder.resolve().name}"
+    draw_items(vectors, dataset.item_clicks, name, args.tsne, labels)
+    print(f"\npicture: {args.tsne}")

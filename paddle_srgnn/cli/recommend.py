@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--sessions", required=True, metavar="FILE", help="the sessions; - for standard input")
     parser.add_argument("-k", type=cli.positive_int, default=20, help="items for each session (default: 20)")
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="of the output (default: jsonl)")
+    parser.add_argument("--titles", type=Path, metavar="FILE", help=f"add {cli.TITLES}")
     parser.add_argument("--exclude-seen", action="store_true", help="leave out the items of the session itself")
     parser.add_argument(
         "--index", choices=("exact", "hnsw"), default="exact",
@@ -79,8 +80,10 @@ class Report:
 
 def work(args: argparse.Namespace) -> None:
     from .. import runtime
+    from ..datasets.titles import read_titles
     from ..errors import InputError
 
+    titles = read_titles(args.titles) if args.titles else None
     with contextlib.ExitStack() as stack:
         if args.sessions == "-":
             stream, source = sys.stdin.buffer, "standard input"
@@ -94,19 +97,19 @@ def work(args: argparse.Namespace) -> None:
 
         from ..serving.recommender import Recommender
 
-        report = answer(Recommender.load(args.run, args.index), stream, source, args)
+        report = answer(Recommender.load(args.run, args.index), stream, source, args, titles)
     for line in report.lines(args):
         print(line, file=sys.stderr)
 
 
-def answer(recommender, stream, source: str, args: argparse.Namespace) -> Report:
+def answer(recommender, stream, source: str, args: argparse.Namespace, titles=None) -> Report:
     """Write the recommendations for a stream as it arrives."""
     from ..errors import InputError
     from ..serving.streams import formatted, header, read_sessions
 
     report = Report()
     on_bad = report.add_bad if args.skip_bad else None
-    write(header(args.format))
+    write(header(args.format, titles))
     for arrived in read_sessions(stream, source, on_bad=on_bad):
         for first in range(0, len(arrived), AT_ONCE):
             requests = arrived[first : first + AT_ONCE]
@@ -118,7 +121,7 @@ def answer(recommender, stream, source: str, args: argparse.Namespace) -> Report
             refused = None
             if args.strict:
                 requests, results, refused = known_only(requests, results, source, on_bad)
-            write(formatted(requests, results, args.format))
+            write(formatted(requests, results, args.format, titles))
             if refused:
                 raise InputError(refused)
             report.add(requests, results, seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -47,20 +46,6 @@ class Result:
     top: np.ndarray | None = None
     run: Run | None = None
     is_bound: bool = False
-
-    @functools.cached_property
-    def origin(self):
-        from ..files import sha256
-        from ..report.reproduction import Origin
-        if self.run is None:
-            return None
-        c = self.run.checkpoint()
-        return Origin(c.folder, c.progress.epoch - 1, sha256(c.folder / "model.safetensors"), self.run.recipe, self.run.environment, c.settings, c.dataset, self.run.metrics)
-
-    @functools.cached_property
-    def breakdown(self):
-        from ..report.breakdown import break_down
-        return None if self.top is None else break_down(self.ranks, self.top, self.sessions, np.zeros(10**6))
 
 
 def evaluate(

@@ -1,151 +1,131 @@
-"""Charts as SVG that takes its colours from the page around it, so that they fit a light and a dark one."""
+"""Line charts as coordinates; the template draws them as SVG in the page's colours."""
 
 from __future__ import annotations
 
-import io
-import re
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-from .markup import Html, element
-
-SIZE = (4.6, 3.1)  # inches of 72 units; as wide as a phone, where its letters then have their size
+LEFT, RIGHT, TOP, BOTTOM = 36, 392, 10, 214  # of the plot in a drawing of 400 units, about the width of a phone
+BAR_SHARE = 0.4  # of the plot's height, for the highest bar
 COLOURS = 8
-# What matplotlib draws with, and what of the page stands for it.
-TEXT, RULE, BAR, MUTED = "#000001", "#000002", "#000003", "#000004"
-PAGE = {TEXT: "currentColor", RULE: "var(--rule)", BAR: "var(--bar)", MUTED: "var(--muted)"}
-PAGE |= {f"#0000f{n}": f"var(--s{n})" for n in range(COLOURS)}
-LOOK = {
-    "svg.fonttype": "none", "font.size": 10.5, "text.color": TEXT, "axes.labelcolor": TEXT, "axes.edgecolor": RULE,
-    "xtick.color": RULE, "ytick.color": RULE, "xtick.labelcolor": TEXT, "ytick.labelcolor": TEXT, "grid.color": RULE,
-    "axes.grid": True, "axes.grid.axis": "y", "grid.linewidth": 0.6, "axes.axisbelow": True, "ytick.major.size": 0,
-    "axes.spines.left": False, "axes.spines.right": False, "axes.spines.top": False, "lines.solid_capstyle": "round",
-}  # fmt: skip
+MARKERS = ("M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z", "M-3-3h6v6h-6z", "M0-4l4 7h-8z",
+           "M0-4.5l4.5 4.5-4.5 4.5-4.5-4.5z", "M0 4l-4-7h8z")  # fmt: skip
+DASHES = ("", "5 2", "2 2", "7 2 2 2")
+BASELINE_DASHES = ("4 3", "8 3", "2 3")
 
 
 class Style(NamedTuple):
-    """How a result is drawn, in every chart alike.
+    """How a result is drawn in every chart: class, CSS colour, marker (an SVG path), dash array and width."""
 
-    Attributes:
-        number: of the result; its lines are of the class `s<number>`.
-        colour: one of the keys of PAGE.
-        dashes: lengths of strokes and gaps; empty for a solid line.
-    """
-
-    number: int
+    key: str
     colour: str
-    dashes: tuple[float, ...]
-
-    @property
-    def css_colour(self) -> str:
-        return PAGE[self.colour]
-
-
-MODEL_DASHES = ((), (4, 1.6), (1, 1.4), (6, 1.5, 1, 1.5))
-BASELINE_DASHES = ((1, 1.5), (3, 1.5), (6, 1.5), (6, 1.5, 1, 1.5), ())
+    marker: str
+    dashes: str
+    width: float
 
 
 def styles(is_model: Sequence[bool]) -> list[Style]:
-    """A style for each result: models in colours, whatever else in grey."""
-    found, models, others = [], 0, 0
-    for number, model in enumerate(is_model):
-        if model:
-            dashes = MODEL_DASHES[models // COLOURS % len(MODEL_DASHES)]
-            found.append(Style(number, f"#0000f{models % COLOURS}", dashes))
-            models += 1
-        else:
-            found.append(Style(number, MUTED, BASELINE_DASHES[others % len(BASELINE_DASHES)]))
-            others += 1
-    return found
+    """A style for each result. Colours and markers differ; models have thicker lines, which are solid before dashed."""
+    return [
+        Style(
+            f"s{n}", f"var(--s{n % COLOURS})", MARKERS[n % len(MARKERS)],
+            DASHES[n // COLOURS % len(DASHES)] if model else BASELINE_DASHES[n % len(BASELINE_DASHES)],
+            2.2 if model else 1.5,
+        )
+        for n, model in enumerate(is_model)
+    ]  # fmt: skip
 
 
 class Line(NamedTuple):
-    """A result's line in a chart."""
+    """A result's values at each x of a chart; NaN is a gap."""
 
     name: str
     style: Style
-    x: Sequence[float]
-    y: Sequence[float]
+    values: Sequence[float]
 
 
 def line_chart(
-    key: str,
-    title: str,
-    x_label: str,
-    lines: Sequence[Line],
-    categories: Sequence[str] = (),
-    shares: Sequence[float] = (),
-    from_zero: bool = True,
-) -> Html:
-    """A figure with its title, and its numbers as a text alternative.
+    key: str, title: str, x_label: str, x: Sequence[float] | Sequence[str], lines: Sequence[Line],
+    samples: Sequence[int] = (), from_zero: bool = True,
+) -> dict:  # fmt: skip
+    """Lay out a chart.
 
     Args:
-        key: unlike that of any other chart of the page.
-        lines: NaN is a gap.
-        categories: what stands at 0, 1, .. on the x axis, instead of numbers.
-        shares: of the samples in each category, drawn as bars in the background.
+        key: the chart's id, unique on the page.
+        x: numbers in ascending order, or the names of categories.
+        samples: in each category, drawn as bars in the background.
         from_zero: whether the y axis starts at 0.
+
+    Returns:
+        What the template draws: texts, ticks as (position, label), bars as (x, y, width, height, label), lines as
+        (style, path, markers), the numbers as text (`words`), and what is shown under the pointer (`data`).
     """
-    with matplotlib.rc_context({**LOOK, "svg.hashsalt": key}):
-        figure = Figure(figsize=SIZE)
-        axes = figure.subplots()
-        if len(shares):
-            behind = axes.twinx()
-            behind.bar(range(len(shares)), shares, width=0.72, color=BAR, linewidth=0)
-            behind.set(ylim=(0, max(shares) / 0.4))
-            behind.set_axis_off()
-            axes.set(zorder=behind.get_zorder() + 1, frame_on=True)
-            axes.patch.set_visible(False)
-        for line in lines:
-            marked = {"marker": "o", "markersize": 3.6} if len(line.x) < 30 else {}
-            (drawn,) = axes.plot(line.x, line.y, color=line.style.colour, linewidth=2, clip_on=False, **marked)
-            drawn.set(linestyle=(0, line.style.dashes) if line.style.dashes else "-", gid=f"series-{line.style.number}")
-        axes.set_xlabel(x_label)
-        slanted = len(categories) > 5 and max(map(len, categories)) > 5
-        if categories:
-            look = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
-            axes.set_xticks(range(len(categories)), categories, **look)
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
-        if from_zero:
-            axes.set_ylim(bottom=0)
-        # Margins that fit every chart of the page: a layout computed for each would double the time it takes.
-        figure.subplots_adjust(left=0.1, right=0.985, top=0.97, bottom=0.29 if slanted else 0.185)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    svg = _for_the_page(file.getvalue(), key, title, _in_words(x_label, lines, categories))
-    return element("figure", element("figcaption", title), svg)
+    at = _positions(x)
+    labels = [value if isinstance(value, str) else f"{value:g}" for value in x]
+    values = [value for line in lines for value in line.values if value == value]
+    low, high = 0.0 if from_zero else min(values), max(values)
+    spare = 0.06 * (high - low or abs(high) or 1.0)
+    low, high = (0.0 if from_zero else low - spare), high + spare
+
+    def to_y(value: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low), 1)
+
+    every = 1 if len(x) <= 10 or samples else math.ceil(len(x) / 10)  # of the labels under the axis
+    width = 0.72 * (RIGHT - LEFT) / len(x)
+    heights = [BAR_SHARE * (BOTTOM - TOP) * n / max(samples) for n in samples]
+    named = [
+        {"name": line.name, "key": line.style.key, "colour": line.style.colour,
+         "values": [f"{value:.2f}" if value == value else None for value in line.values]}
+        for line in lines
+    ]  # fmt: skip
+    return {
+        "key": key, "title": title, "x_label": x_label, "words": _in_words(x_label, labels, lines),
+        "is_slanted": bool(samples) and len(x) > 5 and max(map(len, labels)) > 5,
+        "x_ticks": list(zip(at, labels, strict=True))[every - 1 :: every],
+        "y_ticks": [(to_y(value), f"{value:g}") for value in round_numbers(low, high)],
+        "bars": [(round(x - width / 2, 1), round(BOTTOM - height, 1), round(width, 1), round(height, 1), compact(n))
+                 for x, height, n in zip(at, heights, samples, strict=False)],
+        "lines": [_line(number, line, at, list(map(to_y, line.values))) for number, line in enumerate(lines)],
+        "data": {"x": at, "labels": labels, "lines": named},
+    }  # fmt: skip
 
 
-def _in_words(x_label: str, lines: Sequence[Line], categories: Sequence[str]) -> str:
+def _positions(x: Sequence[float] | Sequence[str]) -> list[float]:
+    """Categories in the middle of equal parts of the axis, numbers along it."""
+    if isinstance(x[0], str):
+        return [round(LEFT + (RIGHT - LEFT) * (i + 0.5) / len(x), 1) for i in range(len(x))]
+    span = x[-1] - x[0] or 1.0
+    return [round(LEFT + 6 + (RIGHT - LEFT - 12) * (value - x[0]) / span, 1) for value in x]
+
+
+def _line(number: int, line: Line, x: Sequence[float], y: Sequence[float]) -> tuple[Style, str, list]:
+    path, previous = "", math.nan
+    for point, height in zip(x, y, strict=True):
+        if height == height:
+            path += f"{'L' if previous == previous else 'M'}{point} {height}"
+        previous = height
+    marked = slice(None) if len(x) < 20 else slice(4 + number % 5, None, 10)  # not all lines at the same x
+    return line.style, path, [(a, b) for a, b in list(zip(x, y, strict=True))[marked] if b == b]
+
+
+def round_numbers(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers at equal distances from low to high, at most `most` + 1 of them."""
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= most)
+    return [round(n * step, 10) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def compact(n: int) -> str:
+    """A count in few characters: 950, 1.2k, 35k."""
+    return str(n) if n < 1000 else f"{n / 1000:.1f}k" if n < 9950 else f"{n / 1000:.0f}k"
+
+
+def _in_words(x_label: str, labels: Sequence[str], lines: Sequence[Line]) -> str:
     """The chart's numbers, every fifth of a long line."""
+    every = slice(None) if len(labels) < 20 else slice(4, None, 5)
     told = []
     for line in lines:
-        points = list(zip(line.x, line.y, strict=True))
-        some = points if len(points) < 30 else points[4::5]
-        told.append(
-            f"{line.name}: "
-            + ", ".join(f"{categories[int(x)] if categories else f'{x:g}'}: {y:.2f}" for x, y in some if y == y)
-        )
+        points = list(zip(labels, line.values, strict=True))[every]
+        told.append(f"{line.name}: " + ", ".join(f"{label}: {value:.2f}" for label, value in points if value == value))
     return f"By {x_label}. " + "; ".join(told)
-
-
-def _for_the_page(svg: str, key: str, title: str, words: str) -> Html:
-    """Matplotlib's file as an element of the page: without its style sheet, its fonts, its size and its names."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    view = re.search(r'viewBox="[^"]*"', svg).group()
-    named = f'role="img" aria-labelledby="{key}-title {key}-words"'
-    alternative = element("title", title, id=f"{key}-title") + element("desc", words, id=f"{key}-words")
-    inside = svg[svg.index(">") + 1 :]
-    inside = re.sub(r' id="series-(\d+)"', r' class="s\1"', inside)
-    inside = re.sub(r' id="', f' id="{key}-', inside)
-    inside = re.sub(r'(?:xlink:)?(href="#)|(url\(#)', rf"\1\2{key}-", inside)
-    inside = re.sub(r"font: (?:[\w.]+ )*?([\d.]+px)[^;\"]*", r"font-size: \1", inside)
-    inside = re.sub(r"font-family: [^;\"]*;? ?", "", inside)
-    inside = re.sub(r"#0000[0f]\d", lambda found: PAGE.get(found.group(), found.group()), inside)
-    return Html(f"<svg {view} {named}>{alternative}{inside}")

@@ -1,4 +1,7 @@
-"""The results as one HTML page that needs nothing but itself: no network, light and dark, on a phone and on paper."""
+"""The results as one HTML page that needs no other file and no network: light and dark, on a phone and on paper.
+
+Python prepares figures, charts and examples as plain data; page.html shows and explains them.
+"""
 
 from __future__ import annotations
 
@@ -6,74 +9,121 @@ import base64
 import dataclasses
 import hashlib
 import os
-import re
-import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import jinja2
 import numpy as np
 import yaml
 
 from ..datasets.sessions import SessionDataset
-from ..evaluation.results import Result
+from ..evaluation.results import Result, mean_and_deviation
 from ..files import atomic_file
-from .breakdown import KS, Example, K, recommended
+from .breakdown import KS, Breakdown, K, break_down, recommended
 from .charts import Line, Style, line_chart, styles
-from .markup import Html, element, figure_cell, heading, joined, table
-from .reproduction import reproduction
+from .reproduction import Origin, all_but_seed, commands, facts, origin_of
 
-TEMPLATE, PUBLISHED = (Path(__file__).parent / name for name in ("page.html", "published.yaml"))
-TIES = {
-    "mean": "Among items of equal score a target ranks in the middle.",
-    "optimistic": "Among items of equal score a target ranks first.",
-    "pessimistic": "Among items of equal score a target ranks last.",
-}
+FOLDER = Path(__file__).parent
 CLICKS_SHOWN = 12  # of an example's session, the most recent ones
+TIES = {
+    "mean": "A target that shares its score with other items gets the middle of their ranks.",
+    "optimistic": "A target that shares its score with other items gets the best of their ranks.",
+    "pessimistic": "A target that shares its score with other items gets the worst of their ranks.",
+    "order of items": "Items of equal score are listed in order of their numbers.",
+}
+
+
+class Words(NamedTuple):
+    """A protocol's words for what a metric averages over and for what the data consist of, and its explanations."""
+
+    samples: str
+    sessions: str
+    task: str
+    metrics: str
+
+
+WORDS = {
+    "sessions": Words(
+        "samples", "sessions", "The next item of each sample is ranked among all items of the catalogue.",
+        "P@K is the share of samples whose next item is among the first K of the list. MRR@K is the mean of 1/rank, "
+        "with 0 for ranks beyond K.",
+    ),
+    "course": Words(
+        "users", "users", "The last items of each user are searched for in a list from all items of the catalogue.",
+        "recall@K is the share of a user's last items among the first K of the list, hitrate@K the share of users "
+        "with at least one of them there. ndcg@K also counts their ranks; course_ndcg@K is the course's variant.",
+    ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Row(Result):
+    """A result with the origin of its run."""
+
+    origin: Origin | None = None
+
+
+class Seeds(NamedTuple):
+    """Results that differ in nothing but the seed, with the mean and sample standard deviation of their metrics."""
+
+    name: str
+    members: list[Row]
+    mean: dict[str, float]
+    deviation: dict[str, float]
 
 
 def write_page(
     path: Path, dataset: SessionDataset, split: str, ties: str, rows: Sequence[Result], tests: Sequence[Mapping],
-    command: str,
+    command: str | None = None, titles: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
     """Write the page.
 
     Args:
-        path: of the file, which is whole or absent.
-        dataset: what the results are on.
+        path: of the file, which is complete or absent.
+        dataset: the data of the results.
         split: "test" or "valid".
-        ties: how equal scores were ranked, in words.
-        tests: as `statistics.paired_tests` gives them, between results by name.
-        command: the command line that made the page.
+        ties: how equal scores were ranked, one of `TIES`.
+        tests: the output of `statistics.paired_tests`, which refers to results by name.
+        command: the command line that made the page; None where a training did.
+        titles: item titles by raw id, for the examples.
     """
-    short = dict(zip([row.name for row in rows], _short(rows), strict=True))
+    rows = [Row(**vars(row), origin=row.run and origin_of(row.run)) for row in rows]
+    short = dict(zip([row.name for row in rows], _short_names(rows), strict=True))
     rows = [dataclasses.replace(row, name=short[row.name]) for row in rows]
-    done = [row for row in rows if not row.error]
-    names = dict(zip([row.name for row in done], styles([row.origin is not None for row in done]), strict=True))
-    taken_apart = [row for row in rows if row.breakdown]
-    learning = list(_learning_charts(rows, names))
-    content = joined([
-        *_head(dataset, split, ties, rows),
-        *_results(rows, names),
-        *([_tests(tests, short)] if tests else []),
-        *_published(dataset.name, rows),
-        _legend(names) if learning or taken_apart else "",
-        *([element("h2", "Learning"), _LEARNING, _charts(learning)] if learning else []),
-        *(_apart(taken_apart, names) if taken_apart else []),
-        *(_recommended(dataset, taken_apart, names) if taken_apart else []),
-        *reproduction([(row.name, row.origin) for row in rows if row.origin], dataset, command),
-    ])  # fmt: skip
-    template = TEMPLATE.read_text(encoding="utf-8")
-    script = re.search(r"<script>(.*?)</script>", template, re.DOTALL).group(1)
-    filled = string.Template(template).substitute(
-        title=joined([f"SR-GNN on {dataset.name}"]),
-        content=content,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    done, models = [row for row in rows if not row.error], [row for row in rows if row.origin]
+    looks = dict(zip([row.name for row in done], styles([row.origin is not None for row in done]), strict=True))
+    listed = [row for row in done if row.top is not None]
+    details = {row.name: break_down(row.ranks, row.top, row.sessions, dataset.item_clicks) for row in listed}
+    targets = listed[0].sessions.items[listed[0].sessions.sample_positions()] if listed else None
+    pairs: dict[str, list[Mapping]] = {}
+    for test in tests:
+        pairs.setdefault(f"{short[test['a']]} − {short[test['b']]}", []).append(test)
+    seeds, metrics = list(_seeds(done)), _metrics(rows)
     with atomic_file(path) as temporary:
-        temporary.write_text(filled, encoding="utf-8")
+        temporary.write_text(_template().render(
+            dataset=dataset, split=split, ties=TIES[ties], words=WORDS[dataset.protocol], K=K, rows=rows, looks=looks,
+            samples=sorted({row.samples for row in done}), metrics=metrics, best=_best(done, metrics),
+            tiles=list(_tiles(done, seeds)), seeds={group.members[-1].name: group for group in seeds}, pairs=pairs,
+            published=_published(dataset, metrics) if split == "test" else None,
+            learning=list(_learning_charts(models, looks)), trained=[row for row in models if row.origin.history],
+            details=details, accuracy=list(_accuracy_charts(details, looks)),
+            clicked=recommended(targets, dataset.item_clicks) if listed else None,
+            examples=_examples(dataset, listed, details, titles or {}), is_titled=bool(titles), models=models,
+            commands=commands(models, command), facts=facts(models),
+        ), encoding="utf-8")  # fmt: skip
 
 
-def _short(rows: Sequence[Result]) -> list[str]:
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return environment.get_template("page.html")
+
+
+def _short_names(rows: Sequence[Row]) -> list[str]:
     """The rows' names, paths without the folders that they share."""
     paths = [Path(row.name) for row in rows if row.origin or row.error]
     shared = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
@@ -81,236 +131,106 @@ def _short(rows: Sequence[Result]) -> list[str]:
     return names if len(set(names)) == len(names) else [row.name for row in rows]
 
 
-def _head(dataset: SessionDataset, split: str, ties: str, rows: Sequence[Result]) -> Iterable[Html]:
-    yield element("p", "SR-GNN · session-based recommendation", class_="kind")
-    yield element("h1", f"{dataset.name} · {split}")
-    counts = ", ".join(f"{n:,}" for n in sorted({row.samples for row in rows if not row.error})) or "No"
-    told = (
-        f"{counts} samples, each ranked against the whole catalogue of {dataset.n_items - 1:,} items. "
-        f"{TIES.get(ties, f'Equal scores: {ties}.')} Metrics are in percent."
-    )
-    yield element("p", told, class_="soft")
-    tiles = []
-    contenders = [row for row in rows if not row.is_bound]
-    for metric in _headline(rows):
-        best = max((row for row in contenders if metric in row.metrics), key=lambda row: row.metrics[metric])
-        tiles.append(_tile(f"Best {metric}", f"{best.metrics[metric]:.2f}", best.name))
-    models = [row for row in contenders if row.origin and row.breakdown]
-    if models:
-        best = max(models, key=lambda row: row.metrics[metric])
-        coverage = f"{best.breakdown.recommended.coverage:.1f} %"
-        tiles.append(_tile(f"Of the catalogue in top-{K} lists", coverage, best.name))
-    tiles.append(_tile("Training clicks", f"{int(dataset.item_clicks.sum()):,}", f"in {len(dataset.train):,} sessions"))
-    yield element("dl", *tiles, class_="tiles")
+def _metrics(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(metric for row in rows for metric in row.metrics))
 
 
-def _headline(rows: Sequence[Result]) -> list[str]:
-    """The two metrics in large figures: P and MRR at the largest K, or else the first two."""
-    metrics = list(dict.fromkeys(metric for row in rows for metric in row.metrics))
-    largest = max((int(metric.partition("@")[2] or 0) for metric in metrics), default=0)
-    return [metric for metric in metrics if metric in (f"P@{largest}", f"MRR@{largest}")] or metrics[:2]
+def _best(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, float]:
+    """The highest value of each metric; a bound does not count."""
+    values = {metric: [row.metrics[metric] for row in rows if metric in row.metrics and not row.is_bound]
+              for metric in metrics}  # fmt: skip
+    return {metric: max(found, default=float("nan")) for metric, found in values.items()}
 
 
-def _tile(name: str, value: str, below: str) -> Html:
-    return element("div", element("dt", name), element("dd", value), element("dd", below))
-
-
-def _name_cell(name: str, style: Style) -> Html:
-    return element("th", element("span", _sample(style), element("span", name), class_="name"), scope="row")
-
-
-def _sample(style: Style) -> Html:
-    """A short piece of a result's line."""
-    dashes = " ".join(f"{1.8 * length:g}" for length in style.dashes) or None
-    line = element("line", x1=1, y1=6, x2=29, y2=6, stroke=style.css_colour, stroke_width=2.4, stroke_dasharray=dashes)
-    return element("svg", line, viewBox="0 0 30 12", class_="sample", aria_hidden="true")
-
-
-def _results(rows: Sequence[Result], names: Mapping[str, Style]) -> Iterable[Html]:
-    metrics = list(dict.fromkeys(metric for row in rows for metric in row.metrics))
-    contenders = [row for row in rows if not row.is_bound]
-    best = {m: max((row.metrics[m] for row in contenders if m in row.metrics), default=None) for m in metrics}
-    body = []
+def _seeds(rows: Sequence[Row]) -> Iterator[Seeds]:
+    groups: dict[tuple, list[Result]] = {}
     for row in rows:
-        cells = [figure_cell(row.metrics.get(metric), 2, "", *_interval(row, metric),
-                             best=not row.is_bound and row.metrics.get(metric) == best[metric])
-                 for metric in metrics]  # fmt: skip
-        if row.error:
-            cells = [element("td", f"failed: {row.error}", class_="failed", colspan=max(1, len(metrics)))]
-        name = element("th", row.name, scope="row") if row.error else _name_cell(row.name, names[row.name])
-        body.append(element("tr", name, *cells))
-    yield element("h2", "Results")
-    told = "The best figure of each column is marked. Any heading sorts."
-    if any(row.is_bound for row in rows):
-        told += " The ceiling knows the distribution the clicks were drawn from; it does not compete."
-    if any(row.intervals for row in rows):
-        told += " Small figures are intervals of 95 %, by a bootstrap over sessions."
-    yield element("p", told, class_="soft")
-    yield table("Results", [heading("result", first=True), *map(heading, metrics)], body)
+        if row.origin:
+            groups.setdefault(all_but_seed(row.origin), []).append(row)
+    for members in groups.values():
+        if len(members) > 1 and len({row.origin.settings.seed for row in members}) == len(members):
+            (_, mean), (_, deviation) = mean_and_deviation(members)
+            shared = os.path.dirname(members[0].name)
+            name = f"{shared}: mean of {len(members)} seeds" if shared else f"mean of {len(members)} seeds"
+            yield Seeds(name, members, mean, deviation)
 
 
-def _interval(row: Result, metric: str) -> list[Html]:
-    if metric not in row.intervals:
-        return []
-    low, high = row.intervals[metric]
-    return [element("small", f"{low:.2f}–{high:.2f}")]
+def _tiles(rows: Sequence[Row], seeds: Sequence[Seeds]) -> Iterator[tuple[str, str, str]]:
+    """The best result in P and MRR at the largest K, or else in the first two metrics; of several seeds their mean."""
+    summed_up = {row.name for group in seeds for row in group.members}
+    contenders = [(group.name, group.mean, group.deviation) for group in seeds]
+    contenders += [(row.name, row.metrics, {}) for row in rows if not row.is_bound and row.name not in summed_up]
+    metrics = list(dict.fromkeys(metric for _, values, _ in contenders for metric in values))
+    largest = max((int(metric.partition("@")[2] or 0) for metric in metrics), default=0)
+    for metric in [metric for metric in metrics if metric in (f"P@{largest}", f"MRR@{largest}")] or metrics[:2]:
+        name, values, deviation = max((c for c in contenders if metric in c[1]), key=lambda c: c[1][metric])
+        spread = f" ± {deviation[metric]:.2f}" if deviation else ""
+        yield f"Best {metric}", f"{values[metric]:.2f}{spread}", name
 
 
-def _tests(tests: Sequence[Mapping], short: Mapping[str, str]) -> Html:
-    metrics = list(dict.fromkeys(test["metric"] for test in tests))
-    pairs: dict[tuple[str, str], list[Html]] = {}
-    for test in tests:
-        cells = [figure_cell(test["difference"]), figure_cell(test["p_holm"], 4)]
-        pairs.setdefault((short[test["a"]], short[test["b"]]), []).extend(cells)
-    header = [heading("difference", first=True), *(heading(name) for metric in metrics for name in (metric, "p"))]
-    body = [element("tr", element("th", f"{a} − {b}", scope="row"), *cells) for (a, b), cells in pairs.items()]
-    told = "Paired permutation tests over sessions, in percentage points; p after Holm over the pairs of a metric."
-    return element(
-        "details",
-        element("summary", f"Are they different? {len(pairs)} paired tests"),
-        element("p", told, class_="soft"),
-        table("Paired tests", header, body),
-    )
+def _published(dataset: SessionDataset, metrics: Sequence[str]) -> dict | None:
+    """The benchmark that the dataset is, with its published figures, if any of the metrics has some."""
+    counts = {"items": dataset.n_items - 1, "train_samples": dataset.train.n_samples}
+    counts["test_samples"] = dataset.test.n_samples
+    benchmarks = yaml.safe_load((FOLDER / "published.yaml").read_text(encoding="utf-8"))
+    shown = [metric for metric in ("P@20", "MRR@20") if metric in metrics]
+    return next((b | {"metrics": shown} for b in benchmarks if shown and counts.items() <= b.items()), None)
 
 
-def _published(dataset: str, rows: Sequence[Result]) -> Iterable[Html]:
-    """The published figures on a dataset, if there are any of the rows' metrics."""
-    published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8")).get(dataset, [])
-    metrics = [metric for metric in ("P@20", "MRR@20") if any(metric in row.metrics for row in rows)]
-    if not published or not metrics:
-        return
-    yield element("h3", "Published")
-    told = (
-        "For comparison only, as papers and implementations report them; many are of the best epoch on the test set, "
-        "which flatters them."
-    )
-    yield element("p", told, class_="soft")
-    body = [element("tr", element("th", row["model"], scope="row"), *(figure_cell(row.get(m)) for m in metrics))
-            for row in published]  # fmt: skip
-    yield table("Published figures", [heading("model", first=True), *map(heading, metrics)], body)
-
-
-def _legend(names: Mapping[str, Style]) -> Html:
-    buttons = [
-        element("button", _sample(style), name, type="button", aria_pressed="true", data_line=f"s{style.number}")
-        for name, style in names.items()
-    ]
-    return element("div", *buttons, class_="legend", role="group", aria_label="Lines shown in the charts")
-
-
-def _charts(charts: Iterable[Html]) -> Html:
-    return element("div", *charts, class_="charts")
-
-
-_LEARNING = element(
-    "p",
-    "By epoch, from each run's metrics.csv. Losses compare only between runs of the same loss: label smoothing and the "
-    "scale of the cosine change it.",
-    class_="soft",
-)
-
-
-def _learning_charts(rows: Sequence[Result], names: Mapping[str, Style]) -> Iterable[Html]:
-    """The loss and the metrics at 20, of which some run has more than one epoch's."""
-    histories = {row.name: row.origin.history for row in rows if row.origin and row.origin.history}
-    keys = dict.fromkeys(key for history in histories.values() for row in history for key in row)
+def _learning_charts(models: Sequence[Row], looks: Mapping[str, Style]) -> Iterator[dict]:
+    """The loss, and the metrics at 20, where there is more than one epoch of them."""
+    histories = {row.name: {int(epoch["epoch"]): epoch for epoch in row.origin.history} for row in models}
+    keys = dict.fromkeys(key for history in histories.values() for epoch in history.values() for key in epoch)
     measured = [key for key in keys if key.endswith("@20") and "ndcg" not in key.lower()]
     for number, key in enumerate(["loss", *measured]):
-        lines = []
-        for name, history in histories.items():
-            points = [(row["epoch"], row[key]) for row in history if key in row]
-            if points:
-                lines.append(Line(name, names[name], *zip(*points, strict=True)))
-        if any(len(line.x) > 1 for line in lines):
-            title = "Training loss" if key == "loss" else key.replace("_", " ", 1)
-            yield line_chart(f"learning{number}", title, "epoch", lines, from_zero=False)
+        found = {name: {n: epoch[key] for n, epoch in of.items() if key in epoch} for name, of in histories.items()}
+        epochs = sorted({epoch for values in found.values() for epoch in values})
+        if len(epochs) > 1:
+            lines = [Line(name, looks[name], [values.get(epoch, float("nan")) for epoch in epochs])
+                     for name, values in found.items() if values]  # fmt: skip
+            title = "Training loss" if key == "loss" else f"{key.replace('_', ' ', 1)}, %"
+            yield line_chart(f"learning{number}", title, "epoch", epochs, lines, from_zero=False)
 
 
-def _apart(rows: Sequence[Result], names: Mapping[str, Style]) -> Iterable[Html]:
-    yield element("h2", "Where it is right")
-    told = (
-        f"P@K and MRR@K over the length of the list, and P@{K} and MRR@{K} over groups of samples. Bars are the shares "
-        "of the groups: small ones are noisy."
-    )
-    yield element("p", told, class_="soft")
+def _accuracy_charts(details: Mapping[str, Breakdown], looks: Mapping[str, Style]) -> Iterator[dict]:
     groupings = {
         "by_length": ("length of the session", "clicks before the target"),
         "by_popularity": ("popularity of the target", "training clicks of the target"),
     }
-    charts = []
-    for metric in ("P", "MRR"):
-        over_k = [Line(row.name, names[row.name], KS, row.breakdown.over_k[metric]) for row in rows]
-        charts.append(line_chart(f"over-{metric}", f"{metric}@K, %", "K", over_k))
-        charts += [_group_chart(grouping, metric, *words, rows, names) for grouping, words in groupings.items()]
-    yield _charts(charts)
-    yield from _novelty(rows, names)
+    for metric in ("P", "MRR") if details else ():
+        lines = [Line(name, looks[name], detail.over_k[metric].tolist()) for name, detail in details.items()]
+        yield line_chart(f"over-{metric}", f"{metric}@K, %", "K", KS.tolist(), lines)
+        for key, (by, x_label) in groupings.items():
+            groups = {name: {group.label: group for group in getattr(of, key)} for name, of in details.items()}
+            shown = [group for group in next(iter(groups.values())).values() if group.samples]
+            lines = []
+            for name, own in groups.items():  # a result of another split may lack a group
+                values = [getattr(own.get(group.label), metric.lower(), float("nan")) for group in shown]
+                lines.append(Line(name, looks[name], values))
+            labels, samples = [group.label for group in shown], [group.samples for group in shown]
+            yield line_chart(f"{key}-{metric}", f"{metric}@{K} by {by}, %", x_label, labels, lines, samples)
 
 
-def _group_chart(
-    grouping: str, metric: str, by: str, x_label: str, rows: Sequence[Result], names: Mapping[str, Style]
-) -> Html:
-    groups = [getattr(row.breakdown, grouping) for row in rows]
-    used = [n for n in range(len(groups[0])) if any(of_row[n].samples for of_row in groups)]
-    lines = [Line(row.name, names[row.name], range(len(used)), [getattr(of_row[n], metric.lower()) for n in used])
-             for row, of_row in zip(rows, groups, strict=True)]  # fmt: skip
-    shares = [groups[0][n].samples for n in used]
-    title = f"{metric}@{K} by {by}, %"
-    return line_chart(f"{grouping}-{metric}", title, x_label, lines, [groups[0][n].label for n in used], shares)
-
-
-def _novelty(rows: Sequence[Result], names: Mapping[str, Style]) -> Iterable[Html]:
-    groups = rows[0].breakdown.by_novelty
-    repeated = 100 * groups[1].samples / sum(group.samples for group in groups)
-    yield element("h3", "New and repeated targets")
-    yield element("p", f"{repeated:.1f} % of the targets were clicked before in their session.", class_="soft")
-    header = [heading(f"{metric}@{K}, {group.label}") for group in groups for metric in ("P", "MRR")]
-    body = [
-        element("tr", _name_cell(row.name, names[row.name]),
-                *(figure_cell(value) for group in row.breakdown.by_novelty for value in (group.p, group.mrr)))
-        for row in rows
-    ]  # fmt: skip
-    yield table("New and repeated targets", [heading("result", first=True), *header], body)
-
-
-def _recommended(dataset: SessionDataset, rows: Sequence[Result], names: Mapping[str, Style]) -> Iterable[Html]:
-    yield element("h2", "What is recommended")
-    told = (
-        f"Coverage is the share of the catalogue that is in any of the lists of {K}; clicks are those in training, of "
-        "the items in the lists: high figures mean popular items. The last row is of what was clicked next."
-    )
-    yield element("p", told, class_="soft")
-    header = [heading(name) for name in ("coverage", "median clicks", "mean clicks")]
-    lists = [(_name_cell(row.name, names[row.name]), row.breakdown.recommended) for row in rows]
-    clicked = rows[0].sessions.items[rows[0].sessions.sample_positions()]
-    lists.append((element("th", "what was clicked next", scope="row"), recommended(clicked, dataset.item_clicks)))
-    body = [
-        element("tr", name, figure_cell(coverage, 1, " %"), figure_cell(median, 0), figure_cell(mean, 1))
-        for name, (coverage, median, mean) in lists
-    ]
-    yield table("Coverage and popularity", [heading("result", first=True), *header], body)
+def _examples(
+    dataset: SessionDataset, rows: Sequence[Row], details: Mapping[str, Breakdown], titles: Mapping[str, str]
+) -> dict | None:
+    """Some samples of the best model, with the ranks that other results of the same samples give them."""
+    if not rows:
+        return None
     models = [row for row in rows if row.origin] or rows
     shown = max(models, key=lambda row: float(np.mean((row.ranks <= K) / row.ranks)))
-    yield element("h2", "Some sessions")
-    told = f"What {shown.name} recommends, its hits and its misses evenly spread over the split; raw item ids."
-    yield element("p", told, class_="soft")
     others = [row for row in rows if row is not shown and len(row.ranks) == len(shown.ranks)]
-    articles = [_example(example, dataset.item_ids, others) for example in shown.breakdown.examples]
-    yield element("div", *articles, class_="examples")
 
+    def item(number: int) -> dict:
+        raw_id = dataset.item_ids[number]
+        return {"number": number, "id": raw_id, "text": titles.get(raw_id, raw_id)}
 
-def _example(example: Example, item_ids: Sequence[str], others: Sequence[Result]) -> Html:
-    earlier = len(example.clicks) - CLICKS_SHOWN
-    clicks = [element("span", item_ids[item]) for item in example.clicks[-CLICKS_SHOWN:]]
-    if earlier > 0:
-        clicks.insert(0, element("span", f"{earlier} earlier", class_="none"))
-    clicks += [element("span", "→", class_="none"), element("span", item_ids[example.target], class_="hit")]
-    listed = [element("li", item_ids[item], class_="hit" if item == example.target else None) for item in example.top]
-    ranks = ", ".join(f"{row.name} {row.ranks[example.sample]:,g}" for row in others)
-    return element(
-        "article",
-        element("h3", f"{'Hit' if example.rank <= K else 'Miss'}: the next item has rank {example.rank:,g}"),
-        element("div", *clicks, class_="items"),
-        element("p", "Recommended, best first", class_="soft"),
-        element("ol", *listed, class_="items"),
-        element("p", f"Its rank elsewhere: {ranks}", class_="soft") if ranks else "",
-    )
+    samples = [
+        {
+            "rank": example.rank, "target": item(example.target), "top": list(map(item, example.top)),
+            "earlier": len(example.clicks) - CLICKS_SHOWN, "clicks": list(map(item, example.clicks[-CLICKS_SHOWN:])),
+            "elsewhere": ", ".join(f"{row.name} {row.ranks[example.sample]:,g}" for row in others),
+        }
+        for example in details[shown.name].examples
+    ]  # fmt: skip
+    return {"name": shown.name, "samples": samples}

@@ -1,15 +1,17 @@
-"""The page's last part: every setting, version and hash behind its results, and the commands that give them again."""
+"""The settings, versions and hashes behind the results, and the commands that reproduce them."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..config import Settings, load_recipe, recipe_names
-from ..datasets.sessions import SessionDataset
-from .markup import Html, element, table
+from ..evaluation.results import Result
+from ..files import sha256
+from ..run import MODEL, Run
 
 
 class Origin(NamedTuple):
@@ -17,12 +19,12 @@ class Origin(NamedTuple):
 
     Attributes:
         checkpoint: its folder.
-        epoch: how many were done.
-        weights: SHA-256 of its weights' file.
-        recipe, environment: of its run's config.yaml; "" and empty without one.
-        settings: everything applied.
-        dataset: name, path and hash of what it was trained on.
-        history: the rows of its run's metrics.csv, without what was not measured.
+        epoch: how many epochs were completed.
+        weights: SHA-256 of the file of weights.
+        recipe, environment: from the run's config.yaml; "" and empty without one.
+        settings: all of them.
+        dataset: name, path and hash of the training data.
+        history: the rows of the run's metrics.csv, without empty cells.
     """
 
     checkpoint: Path
@@ -35,78 +37,73 @@ class Origin(NamedTuple):
     history: list[dict[str, float]]
 
 
-def reproduction(origins: Sequence[tuple[str, Origin]], dataset: SessionDataset, command: str) -> Iterable[Html]:
-    """The section on how to get the results again.
+def origin_of(run: Run) -> Origin:
+    """The origin of a run's reported checkpoint, read once."""
+    checkpoint = run.checkpoint()
+    return Origin(
+        checkpoint.folder, checkpoint.progress.epoch - 1, sha256(checkpoint.folder / MODEL), run.recipe,
+        run.environment, checkpoint.settings, checkpoint.dataset, run.metrics,
+    )  # fmt: skip
 
-    Args:
-        origins: the name and the origin of every checkpoint of the page.
-        dataset: what they were evaluated on.
-        command: the command line that made the page.
-    """
-    yield element("h2", "How to get this again")
-    yield element("p", "Dataset ", element("strong", dataset.name), f", SHA-256 {dataset.hash}", class_="soft")
-    lines = ["# this page", command]
-    for name, origin in origins:
-        lines += ["", f"# {name}", train_command(origin) or "# imported weights: no training of this package made them"]
-    yield element("pre", "\n".join(lines))
-    if not origins:
-        return
-    names = [name for name, _ in origins]
+
+class Fact(NamedTuple):
+    """A row of the table of settings: its name, each run's value, and whether a difference is worth marking."""
+
+    name: str
+    values: list[str]
+    differs: bool
+
+
+def commands(models: Sequence[Result], command: str | None) -> str:
+    """The command line that made the page, unless a training did, and one that trains each model."""
+    parts = [f"# this page\n{command}"] if command else []
+    for row in models:
+        parts.append(f"# {row.name}\n{train_command(row.origin) or '# imported weights, or a dataset without a folder'}")
+    return "\n\n".join(parts)
+
+
+def facts(models: Sequence[Result]) -> dict[str, list[Fact]]:
+    """Everything that was set, in parts; what differs between the models comes first in each part."""
+    origins = [row.origin for row in models]
     parts = {
-        "Code": [_code(origin) for _, origin in origins],
-        "Data": [{key: _in_words(value) for key, value in origin.dataset.items()} for _, origin in origins],
-        "Weights": [_weights(origin) for _, origin in origins],
-        "Settings": [{key: _in_words(value) for key, value in vars(origin.settings).items()} for _, origin in origins],
+        "Code": [_code(origin) for origin in origins],
+        "Data": [origin.dataset for origin in origins],
+        "Weights": [{"checkpoint": o.checkpoint, "epochs completed": o.epoch, "SHA-256": o.weights} for o in origins],
+        "Settings": [vars(origin.settings) for origin in origins],
     }
-    yield element("h3", "Everything that was set")
-    if len(names) > 1:
-        yield element("p", "What differs between the runs is highlighted and stands first.", class_="soft")
-    rows = []
-    for part, columns in parts.items():
-        rows.append(element("tr", element("th", part, scope="rowgroup", colspan=1 + len(names)), class_="part"))
-        rows += _part_rows(columns, mark=part != "Weights")
-    header = [element("th", ""), *(element("th", name, scope="col") for name in names)]
-    yield table("Everything that was set", header, rows)
+    return {part: _in_order(columns, mark=part != "Weights") for part, columns in parts.items()}
 
 
-def _code(origin: Origin) -> dict[str, str]:
+def _code(origin: Origin) -> dict[str, object]:
     environment = origin.environment
-    facts = {"git revision": environment.get("git_revision"), "recipe": origin.recipe}
-    facts |= {key: environment.get(key) for key in ("device", "threads")}
-    facts |= environment.get("versions", {})
-    return {key: _in_words(value) for key, value in facts.items()}
+    named = {"git revision": environment.get("git_revision"), "recipe": origin.recipe}
+    return named | {key: environment.get(key) for key in ("device", "threads")} | environment.get("versions", {})
 
 
-def _weights(origin: Origin) -> dict[str, str]:
-    return {"checkpoint": str(origin.checkpoint), "epochs done": str(origin.epoch), "SHA-256": origin.weights}
+def _in_order(columns: Sequence[dict], mark: bool) -> list[Fact]:
+    found = []
+    for key in dict.fromkeys(key for column in columns for key in column):
+        values = [_in_words(column.get(key)) for column in columns]
+        found.append(Fact(key, values, mark and len(set(values)) > 1))
+    return sorted(found, key=lambda fact: not fact.differs)
 
 
 def _in_words(value: object) -> str:
-    if value in (None, "", ()):
-        return "–"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    return "–" if value in (None, "", ()) else _as_given(value)
 
 
-def _part_rows(columns: Sequence[dict[str, str]], mark: bool) -> list[Html]:
-    """A row for each fact; those that differ between the columns first, and marked where that means something."""
-    keys = dict.fromkeys(key for column in columns for key in column)
-    values = {key: [column.get(key, "–") for column in columns] for key in keys}
-    differing = [key for key in keys if mark and len(set(values[key])) > 1]
-    return [
-        element("tr", element("th", key, scope="row"), *(element("td", value, class_="word") for value in values[key]),
-                class_="differs" if key in differing else None)
-        for key in [*differing, *(key for key in keys if key not in differing)]
-    ]  # fmt: skip
+def all_but_seed(origin: Origin) -> tuple:
+    """Equal for runs that differ in nothing but the seed."""
+    return origin.recipe, origin.dataset["hash"], dataclasses.replace(origin.settings, seed=0)
 
 
 def train_command(origin: Origin) -> str | None:
-    """The command line that trains it again; None of imported weights, which no training of this package made."""
-    if origin.recipe not in recipe_names() or origin.dataset["path"] is None:
+    """The command line that trains a checkpoint again; None for imported weights and for data in memory."""
+    if origin.dataset["path"] is None:
         return None
-    standard = vars(load_recipe(origin.recipe))
-    words = ["python", "tools/train.py", "--data", origin.dataset["path"], "--recipe", origin.recipe]
+    recipe = origin.recipe if origin.recipe in recipe_names() else "paper"  # a recipe's file may have changed since
+    standard = vars(load_recipe(recipe))
+    words = ["srgnn", "train", "--data", origin.dataset["path"], "--recipe", recipe]
     for key, value in vars(origin.settings).items():
         if value != standard[key]:
             words += ["--set", f"{key}={_as_given(value)}"]
@@ -117,7 +114,7 @@ def train_command(origin: Origin) -> str | None:
 
 
 def _as_given(value: object) -> str:
-    """A setting's value as `--set` reads it."""
+    """A value as the command line takes it."""
     if isinstance(value, bool):
         return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 from ..errors import InputError
@@ -172,16 +172,19 @@ def _shown(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def header(layout: str) -> str:
-    """What stands before all recommendations."""
-    return "session,rank,item,score\n" if layout == "csv" else ""
+def header(layout: str, titles: Mapping[str, str] | None = None) -> str:
+    """The first line of the output: the column names of CSV."""
+    return f"session,rank,item,score{'' if titles is None else ',title'}\n" if layout == "csv" else ""
 
 
-def formatted(requests: Iterable[Request], results: Iterable[Recommendation], layout: str) -> str:
+def formatted(
+    requests: Iterable[Request], results: Iterable[Recommendation], layout: str, titles: Mapping[str, str] | None = None
+) -> str:
     """The lines for sessions and their recommendations; scores have seven digits, as many as a float32 is sure of.
 
     JSON lines are `{"session": .., "items": [..], "scores": [..], "unknown": n, "fallback": null}`. A CSV row is
     session,rank,item,score, and a session's id is the string itself, or JSON where it is anything else.
+    With titles by raw id, JSON lines also have "titles" (null where unknown) and CSV a last column, title.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -190,11 +193,19 @@ def formatted(requests: Iterable[Request], results: Iterable[Recommendation], la
         if layout == "csv":
             session = json.loads(request.session)
             name = session if isinstance(session, str) else request.session
-            rows.writerows(zip([name] * len(scores), range(1, len(scores) + 1), result.items, scores, strict=True))
+            columns = [[name] * len(scores), range(1, len(scores) + 1), result.items, scores]
+            if titles is not None:
+                columns.append([titles.get(item, "") for item in result.items])
+            rows.writerows(zip(*columns, strict=True))
         else:
             items, fallback = json.dumps(result.items, ensure_ascii=False), json.dumps(result.fallback)
+            named = ""
+            if titles is not None:
+                listed = json.dumps([titles.get(item) for item in result.items], ensure_ascii=False)
+                named = f'"titles": {listed}, '
             text.write(
-                f'{{"session": {request.session}, "items": {items}, "scores": [{", ".join(scores)}], '
+                f'{{"session": {request.session}, "items": {items}, {named}'
+                f'"scores": [{", ".join(scores)}], '
                 f'"unknown": {result.unknown}, "fallback": {fallback}}}\n'
             )
     return text.getvalue()

@@ -122,4 +122,4 @@ def write_report(plan: Plan, results: list[Result], folder=None) -> None:
     """Write the report.html of a run, or of several into the folder around them."""
     ties = protocol_of(plan.dataset).ties
     path = (folder or plan.folder) / REPORT
-    write_page(path, plan.dataset, "test" if plan.test else "valid", ties, results, [], "")
+    write_page(path, plan.dataset, "test" if plan.test else "valid", ties, results, [])

@@ -93,7 +93,7 @@ def test_training_ends_with_the_courses_table_and_the_baselines(trained):
     assert [line.split("  ")[0] for line in lines[1:5]] == BASELINES
     assert "24 users" in process.stderr
     page = (run / "report.html").read_text()
-    assert "Equal scores: order of items." in page and "in the middle" not in page
+    assert "listed in order of their numbers" in page and "the middle of their ranks" not in page
     with open(run / "metrics.csv") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 4 and all(row[f"valid_{name}"] for row in table for name in METRICS)

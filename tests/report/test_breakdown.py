@@ -2,18 +2,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paddle_srgnn.evaluation.metrics import ranking_metrics
 
 from paddle_srgnn.datasets.sessions import Sessions
-from paddle_srgnn.protocols.metrics import ranking_metrics
+from paddle_srgnn.report import breakdown
 from paddle_srgnn.report.breakdown import (
     EXAMPLES,
     KS,
     LENGTHS,
+    POPULARITIES,
     break_down,
     by_group,
     examples,
     group_labels,
     group_of,
+    merge_small,
     metrics_over_k,
     recommended,
     was_clicked,
@@ -53,6 +56,21 @@ def test_the_groups_of_the_lengths():
     assert group_of(lengths, LENGTHS).tolist() == [0, 1, 3, 4, 4, 5, 5, 6, 6, 7, 7]
 
 
+@pytest.mark.parametrize(
+    "samples, starts",
+    [
+        ([50, 60, 70], [0, 5, 10]),
+        ([49, 1, 70], [0, 10]),  # a small range joins the next one
+        ([60, 30, 19], [0]),  # the last ones join the one before
+        ([6, 80, 30], [0]),
+        ([6, 44, 0], [0]),
+        ([0, 0, 0], [0]),
+    ],
+)
+def test_small_groups_are_merged(samples, starts):
+    assert merge_small(samples, POPULARITIES[:3], least=50) == starts
+
+
 def test_a_target_was_clicked_only_if_earlier_in_its_own_session():
     sessions = sessions_of([1, 2, 1, 1], [3, 1], [4, 3, 4])
     assert was_clicked(sessions, sessions.sample_positions()).tolist() == [False, True, True, False, False, True]
@@ -87,14 +105,15 @@ def test_examples_are_half_hits_where_there_are_enough(n_hits, n_misses, hits):
         assert example.rank == ranks[example.sample] and example.top == top[example.sample].tolist()
 
 
-def test_a_breakdown_by_hand():
+def test_a_breakdown_by_hand(monkeypatch):
     """Samples 1|2, 1 2|1 and 3|2, of which the second is a repetition; item 2 has 40 clicks, item 1 has 7."""
+    monkeypatch.setattr(breakdown, "LEAST", 1)
     sessions = sessions_of([1, 2, 1], [3, 2])
     found = break_down(np.array([1, 30, 2.0]), np.array([[2], [3], [1]]), sessions, np.array([0, 7, 40, 1, 0]))
     of = {group.label: group[1:] for group in found.by_length if group.samples}
-    assert of == {"1": (2, 100, 75), "2": (1, 0, 0)}
+    assert of == {"1": (2, 100, 75), "2+": (1, 0, 0)}
     of = {group.label: group[1:] for group in found.by_popularity if group.samples}
-    assert of == {"5–9": (1, 0, 0), "30–99": (2, 100, 75)}
+    assert of == {"0–9": (1, 0, 0), "10+": (2, 100, 75)}
     assert [tuple(group) for group in found.by_novelty] == [("new", 2, 100, 75), ("repeated", 1, 0, 0)]
     assert found.recommended == (75, 7, 16)
     assert found.over_k["P"][[0, 1]] == pytest.approx([100 / 3, 200 / 3])

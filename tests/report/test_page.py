@@ -2,6 +2,7 @@ import base64
 import dataclasses
 import hashlib
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,10 @@ import pytest
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.evaluation.results import Result, result_of
 from paddle_srgnn.evaluation.statistics import paired_tests
+from paddle_srgnn.protocols.metrics import ranking_metrics
+from paddle_srgnn.protocols.paper import Measured, Paper
+from paddle_srgnn.report import page as pages
+from paddle_srgnn.report.breakdown import break_down
 from paddle_srgnn.report.page import write_page
 from paddle_srgnn.report.reproduction import Origin
 
@@ -25,6 +30,14 @@ def dataset(ring):
     """The ring with raw ids, and a name, that are HTML."""
     ids = [raw and f"{NASTY}{raw}" for raw in ring.item_ids]
     return dataclasses.replace(ring, name=f"ring{NASTY}", item_ids=ids)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_folders():
+    """The results' runs here are their origins already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "origin_of", lambda run: run)
+        yield
 
 
 def origin(tmp_path, **changes) -> Origin:
@@ -43,11 +56,11 @@ def results(dataset, tmp_path_factory):
     def result(name, highest, **more):
         ranks = rng.integers(1, highest, test.n_samples).astype(float)
         top = rng.permuted(np.tile(np.arange(1, 21), (test.n_samples, 1)), axis=1)
-        return result_of(name, test, ranks, KS, top, dataset.item_clicks, **more)
+        return result_of(name, Paper(), test, Measured(ranking_metrics(ranks, KS), ranks, top), **more)
 
     return [
-        result(f"{folder}/one{NASTY}", 40, origin=origin(folder)),
-        result(f"{folder}/two", 5, origin=origin(folder, embedding_dim=7)),
+        result(f"{folder}/one{NASTY}", 40, run=origin(folder)),
+        result(f"{folder}/two", 5, run=origin(folder, embedding_dim=7)),
         Result(f"{folder}/broken", error=f"not finite {NASTY}"),
         result("popularity", 60),
         result("ceiling", 2, is_bound=True),
@@ -60,7 +73,7 @@ def page(dataset, results, tmp_path_factory):
     labels = dataset.test.sample_starts(dataset.test.sample_positions())
     tests = paired_tests({result.name: result.ranks for result in done}, labels, permutations=50)
     path = tmp_path_factory.mktemp("page") / "page.html"
-    write_page(path, dataset, "test", "mean", results, tests, f"python tools/evaluate.py '{NASTY}'")
+    write_page(path, dataset, "test", "mean", results, tests, f"srgnn evaluate '{NASTY}'")
     return path
 
 
@@ -80,7 +93,7 @@ def table_of(content: ElementTree.Element, label: str) -> ElementTree.Element:
 
 def test_strings_are_text_wherever_they_come_from(page):
     text = page.read_text(encoding="utf-8")
-    assert text.count("<script>") == 1 and "<img" not in text and "alert(&quot;1&quot;)" in text
+    assert text.count("<script>") == 1 and "<img" not in text and "alert(&#34;1&#34;)" in text
     whole = "".join(tree(page).itertext())
     for place in (f"one{NASTY}", f"{NASTY}101", f"not finite {NASTY}", f"ring{NASTY}"):
         assert place in whole
@@ -130,26 +143,28 @@ def test_headings_can_be_pressed(page):
             assert {heading.get("aria-sort") for heading in headings} == {"none"}
 
 
-def test_every_chart_has_its_numbers_in_words(page, results):
+def test_every_chart_has_its_numbers_in_words(page, results, dataset):
     charts = tree(page).findall(".//figure")
     titles = [chart.find("figcaption").text for chart in charts]
     assert titles == [
-        "Training loss", "valid P@20",
+        "Training loss", "valid P@20, %",
         "P@K, %", "P@20 by length of the session, %", "P@20 by popularity of the target, %",
         "MRR@K, %", "MRR@20 by length of the session, %", "MRR@20 by popularity of the target, %",
     ]  # fmt: skip
     for chart in charts:
         svg = chart.find("svg")
-        assert svg.get("role") == "img" and svg.find("title").text == chart.find("figcaption").text
-        named = svg.get("aria-labelledby").split()
-        assert named == [svg.find("title").get("id"), svg.find("desc").get("id")]
+        assert svg.get("role") == "img" and svg.get("tabindex") == "0"
+        assert svg.get("aria-labelledby") == chart.find("figcaption").get("id")
+        assert svg.get("aria-describedby") == svg.find("desc").get("id")
+        assert NASTY in json.loads(svg.get("data-chart"))["lines"][0]["name"]
     assert "two: 1: 3.00, 2: 1.50" in charts[0].find("svg/desc").text
-    group = results[1].breakdown.by_length[2]
-    assert f"{group.label}: {group.p:.2f}" in charts[3].find("svg/desc").text
+    found = break_down(results[1].ranks, results[1].top, results[1].sessions, dataset.item_clicks).by_length
+    assert "; ".join(f"{group.label}: {group.p:.2f}" for group in found) in charts[3].find("svg/desc").text
+    assert [text.text for text in charts[3].findall("svg/text[@class='n']")] == [str(group.samples) for group in found]
 
 
 def test_differing_settings_are_marked_and_stand_first(page):
-    found = tree(page).findall(".//div[@aria-label='Everything that was set']/table/tbody/tr")
+    found = tree(page).findall(".//div[@aria-label='All settings']/table/tbody/tr")
     names = ["".join(row.find("th").itertext()) for row in found]
     settings = found[names.index("Settings") + 1 :]
     marked = ["".join(row.find("th").itertext()) for row in settings if row.get("class") == "differs"]
@@ -159,23 +174,64 @@ def test_differing_settings_are_marked_and_stand_first(page):
     assert "--set embedding_dim=7 --device cpu --threads 2" in tree(page).find(".//pre").text
 
 
-def test_published_figures_stand_beside_those_of_their_dataset(page, dataset, results, tmp_path):
+def test_published_figures_stand_beside_those_of_their_benchmark_whatever_its_name(
+    page, dataset, results, tmp_path, monkeypatch
+):
     assert table_of(tree(page), "Published figures") is None
-    benchmark = dataclasses.replace(dataset, name="diginetica")
-    write_page(tmp_path / "p.html", benchmark, "test", "mean", results, [], "")
+    (tmp_path / "page.html").write_text((pages.FOLDER / "page.html").read_text())
+    published = (pages.FOLDER / "published.yaml").read_text()
+    for real, own in ((43097, 20), (719470, dataset.train.n_samples), (60858, dataset.test.n_samples)):
+        assert str(real) in published
+        published = published.replace(str(real), str(own))
+    (tmp_path / "published.yaml").write_text(published)
+    monkeypatch.setattr(pages, "FOLDER", tmp_path)
+    for split, shown in (("valid", False), ("test", True)):
+        write_page(tmp_path / "p.html", dataset, split, "mean", results, [], "")
+        assert (table_of(tree(tmp_path / "p.html"), "Published figures") is not None) == shown
     found = rows(table_of(tree(tmp_path / "p.html"), "Published figures"))
     assert [cell.text for cell in found["SR-GNN (Wu et al., AAAI 2019)"]] == ["50.73", "17.59"]
     assert [cell.text for cell in found["SR-GNN in PaddleRec"]] == ["51.37", "–"]
     assert "flatters" in "".join(tree(tmp_path / "p.html").itertext())
 
 
+def test_runs_that_differ_in_the_seed_get_a_mean_and_a_standard_deviation(dataset, tmp_path):
+    runs = {"a/1": (1, 7, 10.0), "a/2": (2, 7, 30.0), "b": (3, 8, 90.0)}  # seed, dimension, P@20
+    results = [
+        Result(f"{tmp_path}/{name}", 9, {"P@20": value}, run=origin(tmp_path, seed=seed, embedding_dim=dimension))
+        for name, (seed, dimension, value) in runs.items()
+    ]
+    write_page(tmp_path / "p.html", dataset, "test", "mean", results, [], "")
+    found = rows(table_of(tree(tmp_path / "p.html"), "Results"))
+    assert list(found) == ["a/1", "a/2", "a: mean of 2 seeds", "standard deviation", "b"]
+    assert found["a: mean of 2 seeds"][0].text == "20.00" and found["standard deviation"][0].text == "14.14"
+    write_page(tmp_path / "p.html", dataset, "test", "mean", results[:2], [], "")
+    tile = [dd.text for dd in tree(tmp_path / "p.html").findall(".//dl/div/dd")][:2]
+    assert tile == ["20.00 ± 14.14", "a: mean of 2 seeds"] or tile == ["20.00 ± 14.14", "mean of 2 seeds"]
+
+
+def test_titles_stand_for_ids(dataset, results, tmp_path):
+    titles = {raw_id: f"Title {NASTY} {n}" for n, raw_id in enumerate(dataset.item_ids) if n != 5}
+    write_page(tmp_path / "p.html", dataset, "test", "mean", results, [], "", titles)
+    items = tree(tmp_path / "p.html").findall(".//ol/li")
+    shown = {item.text: item.get("title") for item in items}
+    assert shown[f"Title {NASTY} 7"] == dataset.item_ids[7] and shown[dataset.item_ids[5]] is None
+
+
+def test_a_page_on_users_says_users(ring_users, tmp_path):
+    result = Result("run", 6, {"recall@20": 30.0, "hitrate@20": 60.0}, run=origin(tmp_path))
+    write_page(tmp_path / "p.html", ring_users, "test", "order of items", [result], [], "")
+    whole = "".join(tree(tmp_path / "p.html").itertext())
+    assert "6 users" in whole and "from 48 users" in whole
+    assert "samples," not in whole and "sessions," not in whole
+
+
 def test_metrics_alone_make_a_page(dataset, tmp_path):
     """As of a validation that was measured in training, or of a protocol without ranks."""
-    result = Result("run", 9, {"recall@20": 30.0, "hitrate@20": 60.0}, origin=origin(tmp_path))
+    result = Result("run", 9, {"recall@20": 30.0, "hitrate@20": 60.0}, run=origin(tmp_path))
     write_page(tmp_path / "p.html", dataset, "validation", "mean", [result], [], "")
     content = tree(tmp_path / "p.html")
     assert [tile.text for tile in content.findall(".//dl/div/dt")][:2] == ["Best recall@20", "Best hitrate@20"]
-    assert [heading.text for heading in content.findall(".//h2")] == ["Results", "Learning", "How to get this again"]
+    assert [heading.text for heading in content.findall(".//h2")] == ["Results", "Learning", "How to reproduce this"]
 
 
 def test_nothing_but_failures_make_a_page(dataset, tmp_path):
@@ -194,7 +250,8 @@ def test_a_browser_shows_it_without_scrolling_sideways_and_sorts(page, tmp_path)
     probe = """<script>addEventListener("load", () => {
     for (const {contentDocument: shown} of document.querySelectorAll("iframe")) {
       const root = shown.documentElement, button = shown.querySelectorAll("th button")[2];
-      const rows = () => [...shown.querySelector("table").tBodies[0].rows].map((row) => row.textContent.slice(0, 3));
+      const body = shown.querySelector("table").tBodies[0];
+      const rows = () => [...body.rows].map((row) => row.textContent.trim().slice(0, 3));
       const press = () => (button.click(), `${rows()} ${button.closest("th").getAttribute("aria-sort")}`);
       const orders = [press(), press()];
       document.body.append(`[${root.scrollWidth - root.clientWidth} ${orders}]`);

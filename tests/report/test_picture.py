@@ -37,6 +37,16 @@ def test_it_draws_every_item_but_the_padding_and_of_many_the_most_clicked(tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"all.png", "some.png"}
 
 
+def test_labels_stand_at_the_most_clicked_and_do_not_overlap(tmp_path, monkeypatch):
+    monkeypatch.setattr(picture, "lay_out", lambda vectors: np.array([[0.0, 0], [0, 0.001], [5, 5], [0, 0]]))
+    written = []
+    monkeypatch.setattr(picture.Figure, "savefig", lambda figure, path, **_: (
+        written.extend(text.get_text() for text in figure.axes[0].texts), path.write_bytes(b"")))  # fmt: skip
+    labels = ["", "first", "hidden", "$x^$", "y" * 40]
+    picture.draw_items(clusters(5), np.array([0, 4, 2, 3, 1]), "$x", tmp_path / "p.png", labels)
+    assert written == ["first", "$x^$"]
+
+
 def test_what_cannot_be_drawn_is_refused(tmp_path):
     with pytest.raises(InputError, match="needs four items, few has 3"):
         picture.draw_items(clusters(4), np.zeros(4, dtype=int), "few", tmp_path / "p.png")

@@ -131,3 +131,11 @@ def test_the_lines_of_the_output():
     assert header("csv") + formatted(requests, results, "csv") == (
         'session,rank,item,score\n"a,b",1,é,1.25\n"a,b",2,2,-0.1234568\n7,1,p,9\n'
     )
+    titles = {"é": "E, acute"}
+    assert header("jsonl", titles) + formatted(requests[:1], results[:1], "jsonl", titles) == (
+        '{"session": "a,b", "items": ["é", "2"], "titles": ["E, acute", null], "scores": [1.25, -0.1234568], '
+        '"unknown": 0, "fallback": null}\n'
+    )
+    assert header("csv", titles) + formatted(requests[:1], results[:1], "csv", titles) == (
+        'session,rank,item,score,title\n"a,b",1,é,1.25,"E, acute"\n"a,b",2,2,-0.1234568,\n'
+    )
