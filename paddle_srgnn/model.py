@@ -104,11 +104,15 @@ class GNN(nn.Layer):
 
         The input gate has the reference's (and RecBole's) sense, (1-z)h + zn; the authors' code exchanges z and 1-z.
         """
-        n_gates = 2 * self.embedding_size  # the columns of the reset and the input gate; the new state's follow
-        gates = paddle.matmul(inputs, self.w_ih[:, :n_gates]) + paddle.matmul(hidden, self.w_hh[:, :n_gates])
-        reset_gate, input_gate = F.sigmoid(gates + (self.b_ih + self.b_hh)[:n_gates]).chunk(2, -1)  # (..., d) each
-        i_n = paddle.matmul(inputs, self.w_ih[:, n_gates:]) + self.b_ih[n_gates:]  # (..., d)
-        h_n = paddle.matmul(hidden, self.w_hh[:, n_gates:]) + self.b_hh[n_gates:]  # (..., d)
+        d = self.embedding_size  # the columns of the reset and the input gate come first, the new state's follow
+        w_ih, w_in = self.w_ih.split([2 * d, d], axis=1)
+        w_hh, w_hn = self.w_hh.split([2 * d, d], axis=1)
+        b_ih, b_in = self.b_ih.split([2 * d, d])
+        b_hh, b_hn = self.b_hh.split([2 * d, d])
+        gates = paddle.matmul(inputs, w_ih) + paddle.matmul(hidden, w_hh) + (b_ih + b_hh)
+        reset_gate, input_gate = F.sigmoid(gates).chunk(2, -1)  # (..., d) each
+        i_n = paddle.matmul(inputs, w_in) + b_in  # (..., d)
+        h_n = paddle.matmul(hidden, w_hn) + b_hn  # (..., d)
         new_gate = paddle.tanh(i_n + reset_gate * h_n)
         return hidden + input_gate * (new_gate - hidden)
 
