@@ -147,7 +147,8 @@ def start_process(preloaded):
 
     def start(name: str, *arguments: object, first: str = "") -> Forked:
         tool = ROOT / "tools" / f"{name}.py"
-        code = f"{first}\nimport runpy, sys\nsys.path.insert(0, {str(tool.parent)!r})\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+        code = f"{first}\nimport runpy, sys\nsys.path.insert(0, {str(tool.parent)!r})\n"
+        code += "runpy.run_path(sys.argv[0], run_name='__main__')\n"
         started.append(Forked(preloaded, code, (tool, *arguments)))
         return started[-1]
 

@@ -58,7 +58,8 @@ def commands(models: Sequence[Result], command: str | None) -> str:
     """The command line that made the page, unless a training did, and one that trains each model."""
     parts = [f"# this page\n{command}"] if command else []
     for row in models:
-        parts.append(f"# {row.name}\n{train_command(row.origin) or '# imported weights, or a dataset without a folder'}")
+        again = train_command(row.origin) or "# imported weights, or a dataset without a folder"
+        parts.append(f"# {row.name}\n{again}")
     return "\n\n".join(parts)
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paddle_srgnn.protocols.metrics import ranking_metrics
 
 from paddle_srgnn.datasets.sessions import Sessions
+from paddle_srgnn.protocols.metrics import ranking_metrics
 from paddle_srgnn.report import breakdown
 from paddle_srgnn.report.breakdown import (
     EXAMPLES,
