@@ -1,9 +1,13 @@
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="paddle-srgnn",
     version="0.1.0",
     description="SR-GNN for PaddlePaddle: session-based recommendation with graph neural networks",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["paddle_srgnn", "paddle_srgnn.*"]),
