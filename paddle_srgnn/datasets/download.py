@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -42,7 +43,8 @@ SOURCES = {
 }
 
 
-class Patience(NamedTuple):
+@dataclass(frozen=True)
+class Patience:
     """Timeout and retries of a download. Times are in seconds."""
 
     timeout: float = 30.0  # without a byte

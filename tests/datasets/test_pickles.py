@@ -75,7 +75,7 @@ class Trap:
 def test_a_pickle_that_tries_to_run_code(folder, tmp_path, name, protocol):
     trap = pickle.dumps([Trap(os.mkdir, str(tmp_path / "sprung"))], protocol)
     contents = {"test": TEST, "all_train_seq": ALL_TRAIN, name: trap}
-    with pytest.raises(InputError, match=rf"{name}\.txt: refuses (posix|nt)\.mkdir: expected lists, tuples, ints"):
+    with pytest.raises(InputError, match=rf"{name}\.txt: refuses (posix|nt)\.mkdir: expected only lists, tuples, ints"):
         import_pickles(folder(**contents), "tiny")
     assert not (tmp_path / "sprung").exists()
 

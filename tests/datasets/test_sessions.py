@@ -201,7 +201,7 @@ def test_arrays_of_another_kind(folder):
 
 @pytest.mark.parametrize("item", [0, 5])
 def test_items_out_of_range(item):
-    with pytest.raises(InputError, match=f"hold item {item}, expected 1 to 4"):
+    with pytest.raises(InputError, match=f"contain item {item}, expected 1 to 4"):
         verify_dataset(make_dataset(test=make([1, item])))
 
 
