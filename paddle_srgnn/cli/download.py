@@ -1,4 +1,4 @@
-"""Download a benchmark's raw log for `srgnn preprocess`. Run it again to resume an interrupted download."""
+"""Download a benchmark's raw log for `srgnn preprocess`. Run the command again to resume an interrupted download."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sha256(text: str) -> str:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgnn download", description=__doc__)
     parser.add_argument("dataset", choices=list(NEXT), help="the benchmark")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the file, made if needed")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder, created if needed")
     parser.add_argument("--url", help="download from this URL, also a .gz or .zip (default: the dataset's mirror)")
     parser.add_argument("--sha256", type=sha256, metavar="HEX", help="expected SHA-256 (default: not checked)")
     return parser
@@ -52,7 +52,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def fetch(download, url: str, path: Path, digest: str | None) -> bool:
-    """`download` with a progress bar on stderr, in a log a line a minute."""
+    """Run `download` with a progress bar on stderr, updated once a minute if that is not a terminal."""
     from tqdm import tqdm
 
     pause = 0.1 if sys.stderr.isatty() else 60
