@@ -153,9 +153,7 @@ def padded_samples(
     return pad(inputs, length), items[positions].astype(np.int64)
 
 
-def of_run(
-    run: Run, data: SessionDataset | str | None = None
-) -> tuple[dict[str, int], dict[str, np.ndarray], Batches]:
+def of_run(run: Run, data: SessionDataset | str | None = None) -> tuple[dict[str, int], dict[str, np.ndarray], Batches]:
     """The arguments of `compare` for a run: its sizes and weights, and batches of test samples.
 
     Item 0 is scored as in the reference, even if it was not scored in training.

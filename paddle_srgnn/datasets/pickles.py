@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -117,11 +117,11 @@ def export_pickles(dataset: SessionDataset, folder: str | os.PathLike) -> None:
     """Write `train.txt`, `test.txt` and `all_train_seq.txt` into a folder, in the authors' order of samples."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    items, offsets = dataset.train.items.tolist(), dataset.train.offsets.tolist()
+    train = np.split(dataset.train.items, dataset.train.offsets[1:-1])
     contents = {
         "train.txt": authors_samples(dataset.train),
         "test.txt": authors_samples(dataset.test),
-        "all_train_seq.txt": [items[start:end] for start, end in pairwise(offsets)],
+        "all_train_seq.txt": [items.tolist() for items in train],
     }
     for name, content in contents.items():
         with atomic_file(folder / name) as path, open(path, "wb") as file:

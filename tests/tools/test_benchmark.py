@@ -85,7 +85,7 @@ def test_a_contender_measures_in_a_process_of_its_own():
 
 
 def test_a_contender_that_fails_is_the_works_failure():
-    with pytest.raises(WorkFailed, match="broken: its process ended"):
+    with pytest.raises(WorkFailed, match="broken: the process exited"):
         contender.measure([("broken", "scale:nothing", {}, False)], 1, lambda line: None)
 
 
