@@ -26,9 +26,9 @@ class PaddedGraph(NamedTuple):
 class PackedGraph(NamedTuple):
     """The graphs of B sessions end to end: N nodes, C clicks and M messages, without padding.
 
-    An edge u->v sends two messages: one along it, from u to v with weight 1/indegree(v), and one against it, from v to u
-    with weight 1/outdegree(u). For messages along edges, node n has number 2n; for messages against edges, 2n + 1. A
-    matrix (2N, d) of sent or received messages can thus be viewed, in the same memory, as (N, 2d): both kinds per node.
+    An edge u->v sends two messages: one along it, from u to v with weight 1/indegree(v), and one against it, from v to
+    u with weight 1/outdegree(u). Node n is number 2n for messages along edges and 2n + 1 for messages against them.
+    A matrix (2N, d) of messages can therefore be viewed, in the same memory, as (N, 2d): both kinds for each node.
     """
 
     items: np.ndarray  # (N,) int64, each node's item

@@ -30,6 +30,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from ..datasets.download import SOURCES, download
     from ..errors import InputError, WorkFailed
 
@@ -40,8 +42,16 @@ def work(args: argparse.Namespace) -> None:
     suffix = Path(urlsplit(url).path).suffix
     path = args.out / (source.file + (suffix if suffix in (".gz", ".zip") else ""))
     then = f"{cli.command('preprocess')} {args.dataset} --raw {shlex.quote(str(path))} {NEXT[args.dataset]}"
+    pause = 0.1 if sys.stderr.isatty() else 60  # seconds between updates of the progress bar
+    look = {"unit": "B", "unit_scale": True, "leave": False, "delay": pause, "mininterval": pause}
+
+    def progress(done: int, total: int | None) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
     try:
-        fetched = fetch(download, url, path, args.sha256)
+        with tqdm(desc=path.name, **look) as bar:
+            fetched = download(url, path, args.sha256, progress=progress)
     except WorkFailed as error:
         raise WorkFailed(f"{error}. Or download {url} elsewhere, put it at {path}, then: {then}") from None
     except KeyboardInterrupt:
@@ -49,21 +59,6 @@ def work(args: argparse.Namespace) -> None:
     checked = ", SHA-256 matches" if args.sha256 else ""
     done = "downloaded" if fetched else "exists already"
     print(f"{path}: {path.stat().st_size:,} bytes, {done}{checked}; next: {then}")
-
-
-def fetch(download, url: str, path: Path, digest: str | None) -> bool:
-    """Run `download` with a progress bar on stderr, updated once a minute if that is not a terminal."""
-    from tqdm import tqdm
-
-    pause = 0.1 if sys.stderr.isatty() else 60
-    look = {"unit": "B", "unit_scale": True, "leave": False, "delay": pause, "mininterval": pause}
-    with tqdm(desc=path.name, **look) as bar:
-
-        def progress(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return download(url, path, digest, progress=progress)
 
 
 def main(argv=None) -> int:

@@ -22,7 +22,6 @@ TAKES = {
     "inter": {"raw", "columns", "protocol", *PAPER},
     "srgnn-pickle": {"raw", "to_pickle"},
 }
-KNOWN_FILES = {"diginetica": "train-item-views.csv", "yoochoose": "yoochoose-clicks.dat"}
 
 
 def positive(kind: type, expected: str, largest: float = sys.float_info.max):
@@ -108,8 +107,7 @@ def build(args: argparse.Namespace):
     if args.kind == "sample":
         from ..datasets.synthetic import sample_dataset
 
-        dataset = sample_dataset()
-        return dataclasses.replace(dataset, name=name) if args.name else dataset
+        return dataclasses.replace(sample_dataset(), name=args.name or "sample")
     if args.kind == "srgnn-pickle":
         from ..datasets.pickles import import_pickles
 
@@ -117,11 +115,12 @@ def build(args: argparse.Namespace):
 
     from ..datasets import clicks
     from ..datasets.course import CSV_COLUMNS
+    from ..datasets.download import SOURCES
     from ..datasets.protocol import build_dataset
 
     raw, layout = args.raw, {}
-    if args.kind in KNOWN_FILES and (raw / KNOWN_FILES[args.kind]).is_file():
-        raw = raw / KNOWN_FILES[args.kind]
+    if args.kind in SOURCES and (raw / SOURCES[args.kind].file).is_file():
+        raw = raw / SOURCES[args.kind].file
     if args.kind in ("csv", "inter"):
         layout["columns"] = (CSV_COLUMNS if args.protocol == "course" else {}) | (args.columns or {})
     if args.sep:

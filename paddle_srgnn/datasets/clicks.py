@@ -91,7 +91,7 @@ def read_inter(path: str | os.PathLike, columns: dict[str, str] | None = None) -
     session = "session_id" if "session_id" in typed else "user_id"
     columns = {"session": session, "item": "item_id", "time": "timestamp"} | (columns or {})
     _require_columns(f"{path}, line 1", columns, list(typed), WHICH)
-    return _read(path, {role: typed[name] for role, name in columns.items()}, layout, by_time=True)
+    return _read(path, {role: typed[name] for role, name in columns.items()}, layout)
 
 
 def read_csv(path: str | os.PathLike, columns: dict[str, str] | None = None, sep: str = ",") -> Clicks:
@@ -104,7 +104,7 @@ def read_csv(path: str | os.PathLike, columns: dict[str, str] | None = None, sep
     layout = {"sep": sep}
     columns = CSV_COLUMNS | (columns or {})
     _require_columns(f"{path}, line 1", columns, _header(path, layout), f"{WHICH}, and their separator")
-    return _read(path, columns, layout, by_time=True)
+    return _read(path, columns, layout)
 
 
 def clicks_of_frame(frame: pd.DataFrame, columns: dict[str, Hashable], name: str) -> Clicks:
@@ -120,7 +120,7 @@ def clicks_of_frame(frame: pd.DataFrame, columns: dict[str, Hashable], name: str
     _require_columns(name, columns, list(frame.columns), WHICH)
     text = {role: frame[label].astype(object).map(str, na_action="ignore") for role, label in columns.items()}
     chunk = pd.DataFrame(text, index=frame.index)
-    return _tidy([chunk.mask(chunk == "")], _Source(name, "row", columns), by_time=True)
+    return _tidy([chunk.mask(chunk == "")], _Source(name, "row", columns))
 
 
 @contextlib.contextmanager
@@ -187,9 +187,7 @@ def _numbered(chunks: list[tuple[np.ndarray, pd.Index]]) -> tuple[np.ndarray, np
     return np.concatenate([part[codes] for part, (codes, _) in zip(parts, chunks, strict=True)]), ids
 
 
-def _read(
-    path: str | os.PathLike, columns: dict, layout: dict, time_format: str | None = None, by_time: bool = False
-) -> Clicks:
+def _read(path: str | os.PathLike, columns: dict, layout: dict, time_format: str | None = None) -> Clicks:
     """Read the columns (role -> label) of a file; `layout` holds keywords of `pandas.read_csv`."""
     roles = {label: role for role, label in columns.items()}
     first_line = 1 if "header" in layout else 2
@@ -202,17 +200,18 @@ def _read(
             yield chunk.rename(columns=roles)
 
     with _refusing(path):
-        return _tidy(chunks(), _Source(str(path), "line", columns), time_format, by_time)
+        return _tidy(chunks(), _Source(str(path), "line", columns), time_format)
 
 
-def _tidy(chunks: Iterable[pd.DataFrame], source: _Source, time_format: str | None = None, by_time=False) -> Clicks:
+def _tidy(chunks: Iterable[pd.DataFrame], source: _Source, time_format: str | None = None) -> Clicks:
     """Check and number the clicks of tables of strings.
 
     Args:
         chunks: tables with a column for each role; None or NaN marks a missing value.
-        time_format: pandas's, or UNIX (default: UNIX if the first time is a number, else ISO8601).
-        by_time: whether to group the clicks by session and sort each session's by time.
+        time_format: of a log with a known layout, whose clicks stay in file order. By default it is UNIX or ISO8601, as
+            the first time, and clicks are grouped by session and sorted by time.
     """
+    by_time = time_format is None
     sessions, items, times, orders = [], [], [], []
     for chunk in chunks:
         chunk = chunk.dropna(how="all")

@@ -5,7 +5,6 @@ Source: Wu et al. (AAAI 2019), section 4, and the authors' preprocessing code wh
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from fractions import Fraction
 
 import numpy as np
@@ -76,7 +75,7 @@ def build_sessions(
     if not len(train_dates):
         raise InputError(
             f"no training sessions: every session is dated within {test_days:g} days of the latest one, "
-            f"{_day(latest)}; choose a smaller test_days"
+            f"{pd.Timestamp(latest, unit='s')} UTC; choose a smaller test_days"
         )
     codes, first_seen = pd.factorize(train_items)
     number = np.zeros(len(clicks.item_ids), dtype=np.int32)  # (items,), of the code; 0: not in training
@@ -90,8 +89,8 @@ def build_sessions(
     test_items, test_offsets, test_dates = _flatten(_drop_short(table[seen]), date, date > boundary)
     if not len(test_dates):
         raise InputError(
-            f"no test sessions: none after {_day(boundary)} has two clicks on items that occur in training; "
-            "choose a larger test_days"
+            f"no test sessions: none after {pd.Timestamp(boundary, unit='s')} UTC has two clicks on items that occur "
+            "in training; choose a larger test_days"
         )
     test = Sessions(number[test_items], test_offsets, test_dates)
     item_ids = ["", *(clicks.item_ids[code] for code in first_seen.tolist())]
@@ -114,10 +113,6 @@ def _checked(test_days: float, min_item_clicks: int, fraction: Fraction | str | 
     if not min_item_clicks >= 1:
         raise InputError(f"min_item_clicks={min_item_clicks!r}: expected a whole number, at least 1")
     return share
-
-
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _drop_short(table: pd.DataFrame) -> pd.DataFrame:

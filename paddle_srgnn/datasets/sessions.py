@@ -260,14 +260,12 @@ def read_items(path: Path) -> tuple[list[str], np.ndarray]:
     return ["", *raw_ids], np.concatenate([[0], numbers[1]])
 
 
-def verify_dataset(dataset: SessionDataset | str | os.PathLike) -> None:
+def verify_dataset(dataset: SessionDataset) -> None:
     """Check the range of a dataset's item numbers and, if it has a folder, each file against its recorded hash.
 
     Raises:
         InputError: a file was altered, or an item number is out of range.
     """
-    if not isinstance(dataset, SessionDataset):
-        dataset = open_dataset(dataset)
     if dataset.path is not None:
         for name, recorded in dataset.meta["files"].items():
             if sha256(dataset.path / name) != recorded["sha256"]:

@@ -126,15 +126,14 @@ class _Array:
         self.array = np.frombuffer(content, dtype=dtype.dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
-def _dtype(*arguments) -> _Dtype:
-    code = arguments[0] if arguments else None
+def _dtype(code=None, *_) -> _Dtype:
     if not isinstance(code, str) or not re.fullmatch("[fiub][1248]", code):
         raise InputError(f"refuses an array of type {code!r}: expected numbers")
     return _Dtype(code)
 
 
-def _empty(*arguments) -> _Array:
-    if not arguments or arguments[0] is not _NDARRAY:
+def _empty(kind=None, *_) -> _Array:
+    if kind is not _NDARRAY:
         raise InputError("refuses the reconstruction of anything but an array")
     return _Array()
 

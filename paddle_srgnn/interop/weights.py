@@ -35,16 +35,6 @@ def import_weights(peer: str, file: Path, run: Path, step: int = 1, max_session_
     """
     if run.exists():
         raise InputError(f"{run} exists already; choose another folder")
-    settings, model = _model_of(peer, file, step, max_session_length)
-    imported = {"imported": {"from": peer, "file": file.name, "sha256": sha256(file)}}
-    config = RunConfig("imported", settings, UNKNOWN_DATASET, describe_environment("cpu", 1) | imported)
-    with atomic_folder(run) as temporary:
-        write_config(temporary, config)
-        (temporary / "checkpoints").mkdir()
-        save_checkpoint(temporary, ["last"], model, settings, UNKNOWN_DATASET, Progress())
-
-
-def _model_of(peer: str, file: Path, step: int, max_session_length: int | None) -> tuple[Settings, SRGNN]:
     its = PEERS[peer]
     readable = WRITABLE + (PDPARAMS,) * (peer == "datawhale")
     if file.suffix not in readable:
@@ -59,7 +49,12 @@ def _model_of(peer: str, file: Path, step: int, max_session_length: int | None) 
     ours = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
     _require_alike(theirs, to_theirs(its, ours), f"{file}: not the weights of {peer}")
     model.set_state_dict(to_ours(its, theirs, ours))
-    return settings, model
+    origin = {"imported": {"from": peer, "file": file.name, "sha256": sha256(file)}}
+    config = RunConfig("imported", settings, UNKNOWN_DATASET, describe_environment("cpu", 1) | origin)
+    with atomic_folder(run) as temporary:
+        write_config(temporary, config)
+        (temporary / "checkpoints").mkdir()
+        save_checkpoint(temporary, ["last"], model, settings, UNKNOWN_DATASET, Progress())
 
 
 def _sizes(peer: str, theirs: Mapping[str, np.ndarray], file: Path) -> tuple[int, int]:

@@ -52,10 +52,10 @@ def figures(monkeypatch, tmp_path):
 
 def test_train_compares_contenders_and_the_floor(figures, reference, data, capsys):
     found = figures("train", "--reference", reference, "--batch", 16, "--data", data)
-    assert {"ours", "recipe beside the floor", "reference, as installed", "reference, our runtime"} <= set(found)
+    assert {"ours", "recipe and floor", "reference, as installed", "reference, our runtime"} <= set(found)
     for figure in found.values():
         assert 0 < figure["step"]["min"] <= figure["step"]["median"] <= figure["step"]["max"]
-    beside = found["recipe beside the floor"]
+    beside = found["recipe and floor"]
     parts = ("batch", "encoder forward", "scores + loss", "backward", "optimiser")
     assert sum(beside[part]["min"] for part in parts) <= beside["step"]["max"]
     assert "over the floor" in capsys.readouterr().out

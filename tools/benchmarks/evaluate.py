@@ -36,14 +36,12 @@ def reference(data: str, file: str, length: int):
     model.eval()
 
     def run_pass():
-        hits = 0
         with paddle.no_grad():
             for first in range(0, len(positions), BATCH):
                 rows, target = padded_samples(dataset.test, positions[first : first + BATCH], length, length)
                 user_emb = model(paddle.to_tensor(rows), None, None, train=False)["user_emb"]
                 scores = paddle.matmul(user_emb, model.output_items(), transpose_y=True)
                 _, best = paddle.topk(scores, 20, axis=1)
-                hits += (best.numpy() == target[:, None]).any(axis=1).sum()
-        return hits
+                (best.numpy() == target[:, None]).any(axis=1).sum()  # the hits
 
     return timed(run_pass, "pass")

@@ -18,7 +18,7 @@ from .contender import in_both_runtimes, timed
 
 STEPS = 12  # in a round
 WARM_UP = 3
-FLOOR = "recipe beside the floor"
+FLOOR = "recipe and floor"
 SIZE = {"dim": 100, "learning_rate": 1e-3}
 
 
@@ -26,7 +26,7 @@ def contenders(data: str, reference: str | None, batch: int, length: int) -> lis
     """The baselines pad to `length`. Ours reads the 70 most recent clicks, as in the recipe."""
     ours = {"data": data, "batch": batch}
     theirs = ours | {"length": length}
-    listed = [("ours", "train:ours", ours, True), (FLOOR, "train:recipe_beside_the_floor", ours, True)]
+    listed = [("ours", "train:ours", ours, True), (FLOOR, "train:recipe_and_floor", ours, True)]
     if reference:
         listed += in_both_runtimes("reference", "train:reference", theirs | {"file": reference})
     if importlib.util.find_spec("recbole"):
@@ -65,7 +65,7 @@ def ours(data: str, batch: int):
     return timed(step, "step", STEPS, WARM_UP)
 
 
-def recipe_beside_the_floor(data: str, batch: int):
+def recipe_and_floor(data: str, batch: int):
     """Steps of `paper`, L2 included, part by part, alternating with three matrix products of the same size.
 
     The products are a lower bound: the scores, and the two products of their gradient.
