@@ -1,6 +1,6 @@
-"""Parity and speed against another implementation of the reference's interface, on the same weights and batches.
+"""Compare results and speed with another implementation of the reference's interface, on the same weights and batches.
 
-Integers must be equal. Floats may differ by rounding, as in the tests against the reference's own tensors.
+Integers must be equal. Floats may differ by rounding errors.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import dataclasses
 import importlib.machinery
 import importlib.util
 import inspect
-import statistics
 import sys
 import time
 import traceback
@@ -34,10 +33,10 @@ STEPS, LEARNING_RATE = 10, 1e-3  # of Adam
 ADAM_LOSSES = f"loss in {STEPS} Adam steps"
 INTERFACE = "SRGNN(config), forward(item_seq, mask, item) and _get_slice(item_seq)"
 
-# Relative to the largest entry of the reference's tensor, or to 1 where that is smaller.
+# Relative to the largest entry of the reference's tensor, or to 1 if that is smaller.
 TOLERANCES = dict.fromkeys(GRAPH, 0.0) | {"A": 1e-7, "user_emb": 2e-6, "loss": 2e-6, ADAM_LOSSES: 1e-4}
-# Gradients: relative to the largest entry of each tensor, plus an absolute part for those that are zero. With trained
-# weights and 43,000 items the reference's float32 softmax alone is off by 1.5e-4 from float64, ours by 4e-6.
+# Gradients: relative to the largest entry of each tensor, plus an absolute part for zero gradients. With trained
+# weights and 43,000 items, the reference's float32 softmax alone differs from float64 by 1.5e-4, ours by 4e-6.
 GRADIENT_TOLERANCE, SMALLEST_GRADIENT = 5e-4, 1e-7
 
 Batches = Mapping[str, tuple[np.ndarray, np.ndarray]]  # item_seq (B, L) and target (B,), by name
@@ -49,7 +48,7 @@ class Difference:
 
     batch: str
     quantity: str  # one of TOLERANCES, or "gradient of NAME"
-    largest: float  # absolute; infinite where the shapes differ
+    largest: float  # absolute; infinite if the shapes differ
     allowed: float
 
     @property
@@ -61,7 +60,7 @@ class Difference:
 class Comparison:
     """The result of `compare`."""
 
-    differences: list[Difference] = dataclasses.field(default_factory=list)  # of every quantity on every batch
+    differences: list[Difference] = dataclasses.field(default_factory=list)  # one for each quantity and batch
     errors: dict[str, str] = dataclasses.field(default_factory=dict)  # by batch, raised by the reference's code
     step_ms: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # medians by batch: ours, theirs
 
@@ -71,10 +70,10 @@ class Comparison:
 
 
 def load_reference(file: str) -> type:
-    """Run a Python file and return the class that FILE.py:CLASS names, SRGNN by default.
+    """Run a Python file and return the class named by FILE.py:CLASS (default: SRGNN).
 
     Raises:
-        InputError: there is no such file or class.
+        InputError: the file or class does not exist.
         WorkFailed: the file raises an error.
     """
     path, _, name = file.partition(":")
@@ -83,7 +82,7 @@ def load_reference(file: str) -> type:
         raise InputError(f"{path}: no such file")
     loader = importlib.machinery.SourceFileLoader("reference", path)
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("reference", loader))
-    sys.modules["reference"] = module  # where dataclasses and inspect look for it
+    sys.modules["reference"] = module  # dataclasses and inspect look it up there
     try:
         loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -94,14 +93,14 @@ def load_reference(file: str) -> type:
 
 
 def own_error(error: BaseException, file: str) -> str:
-    """One line on an error: its type, its message, and the last line of the file in its traceback."""
+    """An error in one line: its type, its message, and the last line of the file in its traceback."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     where = f" (line {lines[-1]} of {file})" if lines else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
 
 
 def random_weights(sizes: Mapping[str, int], seed: int = 0) -> dict[str, np.ndarray]:
-    """A state dict from U(-1/sqrt d, 1/sqrt d), biases and the padding's row included, so that every weight matters."""
+    """A state dict from U(-1/sqrt d, 1/sqrt d), with biases and the padding's row, so that every weight matters."""
     rng = np.random.default_rng(seed)
     bound = sizes["embedding_dim"] ** -0.5
     shapes = {name: tensor.shape for name, tensor in SRGNN(sizes).state_dict().items()}
@@ -109,7 +108,7 @@ def random_weights(sizes: Mapping[str, int], seed: int = 0) -> dict[str, np.ndar
 
 
 def random_sessions(n_rows: int, length: int, n_items: int, seed: int = 0) -> list[np.ndarray]:
-    """Sessions of 1 to `length` clicks, one click in five repeats an item of its session."""
+    """Sessions of 1 to `length` clicks; one click in five repeats an item of its session."""
     rng = np.random.default_rng(seed)
     sessions = []
     for n_clicks in rng.integers(1, length + 1, n_rows):
@@ -121,7 +120,7 @@ def random_sessions(n_rows: int, length: int, n_items: int, seed: int = 0) -> li
 
 
 def random_batches(n_items: int, seed: int = 0) -> Batches:
-    """Batches of random sessions by name, one for each special case."""
+    """Batches of random sessions by name, one per special case."""
     rng = np.random.default_rng(seed)
     rows = {
         "padded": pad(random_sessions(100, 20, n_items, seed), 20),
@@ -136,7 +135,7 @@ def random_batches(n_items: int, seed: int = 0) -> Batches:
 
 
 def real_batches(sessions: Sessions, max_session_length: int, seed: int = 0) -> Batches:
-    """Three batches of up to 100 samples, drawn at random, padded to their longest input."""
+    """Three batches of up to 100 randomly drawn samples, padded to their longest input."""
     positions = np.random.default_rng(seed).permutation(sessions.sample_positions())[:300]
     return {
         f"samples {number}": padded_samples(sessions, drawn, max_session_length)
@@ -147,23 +146,23 @@ def real_batches(sessions: Sessions, max_session_length: int, seed: int = 0) -> 
 def padded_samples(
     sessions: Sessions, positions: np.ndarray, max_session_length: int, length: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The padded inputs (B, length) and the targets (B,) of the samples at `positions`, int64."""
+    """Padded inputs, int64 (B, length), and targets, int64 (B,), of the samples at `positions`."""
     starts = np.maximum(sessions.sample_starts(positions), positions - max_session_length)
     items = np.asarray(sessions.items)  # the same memory map, without its slower indexing
     inputs = [items[start:end] for start, end in zip(starts, positions, strict=True)]
     return pad(inputs, length), items[positions].astype(np.int64)
 
 
-Given = tuple[dict[str, int], dict[str, np.ndarray], Batches]  # sizes, weights and batches, as `compare` takes them
+def of_run(run: Run, data: SessionDataset | str | None = None) -> tuple[dict[str, int], dict[str, np.ndarray], Batches]:
+    """The arguments of `compare` for a run: its sizes and weights, and batches of test samples.
 
+    Item 0 is scored as in the reference, even if it was not scored in training.
 
-def of_run(run: Run, data: SessionDataset | str | None = None) -> Given:
-    """A run's sizes and weights, and batches of a dataset's test samples (default: the run's own), for `compare`.
-
-    Item 0 is scored here, as in the reference, even if it was not in training.
+    Args:
+        data: the dataset to take test samples from (default: the run's own).
 
     Raises:
-        InputError: a setting of the run gives the model layers that the reference lacks, or the dataset does not fit.
+        InputError: a setting of the run adds layers that the reference does not have, or the dataset does not fit.
     """
     checkpoint = run.checkpoint()
     settings = checkpoint.settings
@@ -172,10 +171,9 @@ def of_run(run: Run, data: SessionDataset | str | None = None) -> Given:
     if switches:
         named = ", ".join(f"{key}={value}" for key, value in switches.items())
         raise InputError(f"{checkpoint.folder}: trained with {named}, which the reference does not have")
-    dataset = run.load_dataset(data)
     sizes = {"embedding_dim": settings.embedding_dim, "step": settings.step, "n_items": checkpoint.n_items}
     weights = {name: tensor.numpy() for name, tensor in run.model().state_dict().items()}
-    return sizes, weights, real_batches(dataset.test, settings.max_session_length)
+    return sizes, weights, real_batches(run.load_dataset(data).test, settings.max_session_length)
 
 
 def compare(
@@ -190,7 +188,7 @@ def compare(
         batches: item_seq (B, L) and target (B,) by name.
 
     Raises:
-        InputError: the class lacks the interface.
+        InputError: the class does not have the interface.
         WorkFailed: its constructor fails, or its state dict has other keys or shapes.
     """
     _require_interface(reference)
@@ -200,19 +198,17 @@ def compare(
     expected = {name: list(array.shape) for name, array in weights.items()}
     if shapes != expected:
         keys = sorted(key for key in shapes.keys() | expected.keys() if shapes.get(key) != expected.get(key))
-        listed = "; ".join(f"{key}: there {shapes.get(key)}, here {expected.get(key)}" for key in keys)
-        raise WorkFailed(f"the state dicts differ: {listed}")
+        listed = "; ".join(f"{key}: found {shapes.get(key)}, expected {expected.get(key)}" for key in keys)
+        raise WorkFailed(f"the reference's state dict has other keys or shapes: {listed}")
     found = Comparison()
     ours = SRGNN(sizes)
     for name, (item_seq, target) in batches.items():
         batch = paddle.to_tensor(item_seq), paddle.to_tensor(target)
         try:
-            differences, step_ms = _compare_on(ours, theirs, weights, batch, name)
+            differences, found.step_ms[name] = _compare_on(ours, theirs, weights, batch, name)
+            found.differences += differences
         except _ReferenceFailed as error:
             found.errors[name] = str(error)
-        else:
-            found.differences += differences
-            found.step_ms[name] = step_ms
     return found
 
 
@@ -237,48 +233,44 @@ def _require_interface(reference: type) -> None:
         inspect.signature(reference._get_slice).bind("self", "item_seq")
     except (TypeError, AttributeError) as error:
         name = getattr(reference, "__name__", reference)
-        raise InputError(f"{name} lacks the reference's interface, {INTERFACE}: {error}") from None
+        raise InputError(f"{name} does not have the reference's interface, {INTERFACE}: {error}") from None
 
 
 def _compare_on(ours, theirs, weights: Mapping[str, np.ndarray], batch: tuple, name: str):
-    """The differences on one batch, and the median milliseconds of a training step of each."""
+    """The differences on one batch, and the median milliseconds of a training step: ours, theirs."""
     with _its_own_code(type(theirs)):
         expected = _computed(theirs, weights, *batch)
         their_step = _training(theirs, weights, *batch)
     found = _computed(ours, weights, *batch)
     our_step = _training(ours, weights, *batch)
-    steps = []
-    for _ in range(STEPS):
-        our_loss, our_ms = our_step()
+    steps = np.empty((STEPS, 2, 2))
+    for step in steps:
+        step[0] = our_step()
         with _its_own_code(type(theirs)):
-            their_loss, their_ms = their_step()
-        steps.append((our_loss, their_loss, our_ms, their_ms))
-    our_losses, their_losses, our_ms, their_ms = zip(*steps, strict=True)
-    found[ADAM_LOSSES], expected[ADAM_LOSSES] = np.array(our_losses), np.array(their_losses)
+            step[1] = their_step()
+    found[ADAM_LOSSES], expected[ADAM_LOSSES] = steps[:, :, 0].T
     differences = [_difference(name, quantity, found[quantity], expected[quantity]) for quantity in found]
-    return differences, (statistics.median(our_ms), statistics.median(their_ms))
+    return differences, tuple(np.median(steps[:, :, 1], axis=0).tolist())
 
 
 def _computed(model, weights: Mapping[str, np.ndarray], item_seq, target) -> dict[str, np.ndarray]:
     """The tensors that an implementation computes on a batch, by quantity."""
     model.set_state_dict(weights)
     model.train()
-    graph = model._get_slice(item_seq)
-    quantities = dict(zip(GRAPH, graph, strict=True))
+    quantities = dict(zip(GRAPH, model._get_slice(item_seq), strict=True))
     output = model(item_seq, quantities["mask"], target)
     quantities |= {"user_emb": output["user_emb"], "loss": output["loss"]}
     output["loss"].backward()
     for name, parameter in model.named_parameters():
         # A parameter without a gradient is not trained, as if its gradient were zero.
-        gradient = paddle.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        quantities[f"gradient of {name}"] = gradient
+        quantities[f"gradient of {name}"] = paddle.zeros_like(parameter) if parameter.grad is None else parameter.grad
     arrays = {quantity: np.array(tensor) for quantity, tensor in quantities.items()}
     model.clear_gradients()
     return arrays
 
 
 def _training(model, weights: Mapping[str, np.ndarray], item_seq, target) -> Callable[[], tuple[float, float]]:
-    """A function that takes one Adam step and returns the loss before it and the step's milliseconds."""
+    """A function that takes one Adam step and returns the loss before it and the milliseconds it took."""
     model.set_state_dict(weights)
     adam = paddle.optimizer.Adam(LEARNING_RATE, parameters=model.parameters())
 
@@ -295,10 +287,9 @@ def _training(model, weights: Mapping[str, np.ndarray], item_seq, target) -> Cal
 
 def _difference(batch: str, quantity: str, found: np.ndarray, expected: np.ndarray) -> Difference:
     scale = float(np.abs(expected).max(initial=0))
+    allowed = GRADIENT_TOLERANCE * scale + SMALLEST_GRADIENT
     if quantity in TOLERANCES:
         allowed = TOLERANCES[quantity] * max(1.0, scale)
-    else:
-        allowed = GRADIENT_TOLERANCE * scale + SMALLEST_GRADIENT
     if found.shape != expected.shape:
         return Difference(batch, quantity, float("inf"), allowed)
     difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))

@@ -1,4 +1,4 @@
-"""Files and folders that are either complete or absent if writing is interrupted."""
+"""Atomic writing of files and folders: each is either complete or absent if writing is interrupted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError:  # some file systems cannot sync a folder; the rename still orders the names
+    except OSError:  # some file systems cannot sync a folder; renaming is still atomic
         if not path.is_dir():
             raise
     finally:
@@ -40,7 +40,7 @@ def _fsync(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is fsynced and renamed over `path`, on failure removed."""
+    """Yield a temporary path beside `path`. On success, fsync it and rename it to `path`; on failure, remove it."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -54,10 +54,9 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success its files are fsynced and it takes the name `path`.
+    """Yield a temporary folder beside `path`. On success, fsync its files and rename it to `path`.
 
-    Args:
-        replace: replace an existing `path` once the new folder is complete.
+    An existing folder is replaced once the new one is complete.
 
     Raises:
         InputError: `path` exists and `replace` is false.
@@ -74,24 +73,24 @@ def atomic_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Pa
         for file in temporary.rglob("*"):
             _fsync(file)
         _fsync(temporary)
-        if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        old = temporary.with_suffix(".old") if path.exists() else None
+        if old:
             os.replace(path, old)
-            try:
-                os.replace(temporary, path)
-            except BaseException:
-                os.replace(old, path)
-                raise
-            shutil.rmtree(old)
-        else:
+        try:
             os.replace(temporary, path)
+        except BaseException:
+            if old:
+                os.replace(old, path)
+            raise
         _fsync(path.parent)
+        if old:
+            shutil.rmtree(old)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
-    """Remove temporary files and folders in `folder` that a killed process left."""
+    """Remove the temporary files and folders that a killed process left in `folder`."""
     for path in Path(folder).glob(".*.tmp"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -105,7 +104,7 @@ def write_json(path: str | os.PathLike, content: object) -> None:
 
 
 def write_csv(path: str | os.PathLike, rows: Sequence[Mapping], columns: Sequence[str] = ()) -> None:
-    """Write the rows under the given columns and any others they have; missing values stay empty."""
+    """Write rows under the given columns, followed by any others in the rows. Missing values are left empty."""
     columns = dict.fromkeys([*columns, *(key for row in rows for key in row)])
     with atomic_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(columns), lineterminator="\n")
@@ -117,9 +116,9 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of a .safetensors file by name.
 
     Raises:
-        InputError: the file is missing or damaged, or has arrays of a type that numpy lacks.
+        InputError: the file is missing or damaged, or contains arrays of a type that numpy does not have.
     """
     try:
         return load_file(path)
-    except (SafetensorError, OSError, TypeError, KeyError) as error:  # the last two: a type that numpy lacks
+    except (SafetensorError, OSError, TypeError, KeyError) as error:  # the last two: a type unknown to numpy
         raise InputError(f"{path}: not a readable safetensors file ({error})") from None

@@ -1,9 +1,9 @@
 """Session graphs in numpy: the reference's padded layout, and the packed layout that training uses.
 
 A session 1, 2, 3, 2, 4 has the nodes 1, 2, 3, 4 (its distinct items, ascending), and an edge from each click's node to
-the next click's: 1->2, 2->3, 3->2, 2->4. An edge counts once however often it is repeated, and a self-loop is an edge.
-An edge u->v weighs 1/indegree(v) among v's incoming edges and 1/outdegree(u) among u's outgoing ones (the paper's
-connection matrix, section 3.2, without its weights by occurrence: the authors' code has none either).
+the next click's: 1->2, 2->3, 3->2, 2->4. A repeated edge counts once, and a self-loop is an edge. The weight of an edge
+u->v is 1/indegree(v) among v's incoming edges and 1/outdegree(u) among u's outgoing ones. This is the paper's
+connection matrix (section 3.2) without weights by occurrence, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 
 class PaddedGraph(NamedTuple):
-    """The graphs of B sessions of at most L clicks, padded to L: what the reference's `_get_slice` gives."""
+    """The graphs of B sessions of at most L clicks, padded to L, as the reference's `_get_slice` returns them."""
 
     alias_inputs: np.ndarray  # (B, L) int64, each click's node in its row
     A: np.ndarray  # (B, L, 2L) float32, [incoming | outgoing] edge weights
@@ -24,11 +24,11 @@ class PaddedGraph(NamedTuple):
 
 
 class PackedGraph(NamedTuple):
-    """The graphs of B sessions end to end: N nodes, C clicks and M messages, without any padding.
+    """The graphs of B sessions end to end: N nodes, C clicks and M messages, without padding.
 
-    An edge u->v sends two messages: one along it, from u to v with the weight 1/indegree(v), and one against it, from
-    v to u with the weight 1/outdegree(u). A message's ends are numbered 2n along an edge and 2n + 1 against it, for the
-    node n: a matrix (2N, d) of what is sent or received is then, with the same memory, the (N, 2d) of both for a node.
+    An edge u->v sends two messages: one along it, from u to v with weight 1/indegree(v), and one against it, from v to
+    u with weight 1/outdegree(u). Node n is number 2n for messages along edges and 2n + 1 for messages against them.
+    A matrix (2N, d) of messages can therefore be viewed, in the same memory, as (N, 2d): both kinds for each node.
     """
 
     items: np.ndarray  # (N,) int64, each node's item
@@ -43,8 +43,8 @@ class PackedGraph(NamedTuple):
 def padded_graph(item_seq: np.ndarray) -> PaddedGraph:
     """Build the reference's tensors for a batch of left-aligned, zero-padded sessions.
 
-    Equal to the reference also where that reads oddly: padding is a node (item 0, sorted first), and the walk along a
-    row stops at its first zero after the first position.
+    This also reproduces two oddities of the reference: padding is a node (item 0, sorted first), and edges stop at a
+    row's first zero after the first position.
 
     Args:
         item_seq: (B, L) integers >= 0, L >= 1.
@@ -70,7 +70,7 @@ def padded_graph(item_seq: np.ndarray) -> PaddedGraph:
     flat = A.reshape(-1)
     incoming = (row * length + target) * (2 * length) + source
     outgoing = (row * length + source) * (2 * length) + length + target
-    # An edge counts once: every repetition writes its number into the edge's cell, and the one found there is kept.
+    # An edge counts once: each repetition writes its number into the edge's cell, and the last one written is kept.
     step = np.arange(len(row), dtype=np.int32)
     cells = flat.view(np.int32)
     cells[incoming] = step
@@ -86,8 +86,8 @@ def packed_graph(clicks: np.ndarray, lengths: np.ndarray) -> PackedGraph:
     """Build the packed graphs of a batch of sessions.
 
     Args:
-        clicks: (C,) integers >= 0, the items clicked, session after session.
-        lengths: (B,) integers >= 1, the number of clicks of each session; B >= 1.
+        clicks: (C,) integers >= 0, the clicked items of all sessions, end to end.
+        lengths: (B,) integers >= 1, the number of clicks in each session; B >= 1.
     """
     clicks, lengths = np.asarray(clicks, dtype=np.int64), np.asarray(lengths, dtype=np.int64)
     n_clicks = len(clicks)
@@ -97,25 +97,22 @@ def packed_graph(clicks: np.ndarray, lengths: np.ndarray) -> PackedGraph:
     keys = click_session * (clicks.max() + 1) + clicks
     keys = np.sort((keys << shift) | np.arange(n_clicks))
     position, pair = keys & ((1 << shift) - 1), keys >> shift
-    is_new = np.empty(n_clicks, dtype=bool)
-    is_new[0] = True
+    is_new = np.ones(n_clicks, dtype=bool)
     np.not_equal(pair[1:], pair[:-1], out=is_new[1:])
     click_node = np.empty(n_clicks, dtype=np.int64)
     click_node[position] = np.cumsum(is_new) - 1
     items = clicks[position[is_new]]  # (N,)
 
     last_click = np.cumsum(lengths) - 1
-    goes_on = np.ones(n_clicks, dtype=bool)
-    goes_on[last_click] = False
-    step = np.nonzero(goes_on)[0]
-    return PackedGraph(items, *_messages(click_node[step], click_node[step + 1], len(items)),
-                       click_node, click_session, last_click)  # fmt: skip
+    step = np.delete(np.arange(n_clicks), last_click)
+    messages = _messages(click_node[step], click_node[step + 1], len(items))
+    return PackedGraph(items, *messages, click_node, click_session, last_click)
 
 
 def _messages(source: np.ndarray, target: np.ndarray, n_nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The messages along and against the distinct edges among the steps source->target, ordered by receiver."""
+    """The messages along and against the distinct edges source->target, ordered by receiver."""
     if len(source) == 0:
-        # One message of weight 0 keeps a batch without edges from being empty, so that every parameter has a gradient.
+        # A batch without edges gets one message of weight 0, so that every parameter has a gradient.
         nothing = np.zeros(1, dtype=np.int64)
         return nothing, nothing, np.zeros(1, dtype=np.float32)
     along, against = 2 * target * (2 * n_nodes) + 2 * source, (2 * source + 1) * (2 * n_nodes) + 2 * target + 1
@@ -127,7 +124,7 @@ def _messages(source: np.ndarray, target: np.ndarray, n_nodes: int) -> tuple[np.
 
 
 def pad(sessions: Sequence[Sequence[int]], length: int | None = None) -> np.ndarray:
-    """Left-align sessions and pad them with 0 to `length` (default: the longest session's): (B, length) int64."""
+    """Left-align sessions and pad them with 0 to `length` (default: the longest session): int64 (B, length)."""
     lengths = np.array([len(session) for session in sessions])
     rows = np.zeros((len(sessions), lengths.max() if length is None else length), dtype=np.int64)
     rows[np.arange(rows.shape[1]) < lengths[:, None]] = np.concatenate(sessions)
@@ -139,14 +136,14 @@ def unpad(item_seq: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         item_seq: (B, L) integers.
-        n_items: the number of items, padding included.
+        n_items: the number of items, including the padding.
 
     Returns:
         clicks (C,) and lengths (B,), int64.
 
     Raises:
-        ValueError: a row is padding only, has a 0 before a click (the reference would read a wrong last click), or has
-            an id outside [0, n_items); the message names the row.
+        ValueError: a row has only padding, a 0 before a click (the reference would read a wrong last click), or an id
+            outside [0, n_items). The message names the row.
     """
     item_seq = np.asarray(item_seq)
     if item_seq.ndim != 2 or not np.issubdtype(item_seq.dtype, np.integer):
@@ -160,10 +157,8 @@ def unpad(item_seq: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:
     is_click = item_seq != 0
     lengths = is_click.sum(axis=1)
     if not lengths.all():
-        raise ValueError(f"row {np.argmin(lengths)}: padding only, a session needs at least one click")
+        raise ValueError(f"row {np.argmin(lengths)}: padding only, expected at least one click")
     gap = is_click[:, 1:] & ~is_click[:, :-1]
     if gap.any():
-        raise ValueError(
-            f"row {np.argmax(gap.any(axis=1))}: a 0 stands before a click; put the padding after the clicks"
-        )
+        raise ValueError(f"row {np.argmax(gap.any(axis=1))}: a 0 before a click; put the padding after the clicks")
     return item_seq[is_click].astype(np.int64), lengths.astype(np.int64)

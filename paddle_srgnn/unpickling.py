@@ -1,7 +1,7 @@
-"""Reading pickles that others made, without running anything in them.
+"""Read untrusted pickles without running code from them.
 
-An ordinary unpickler imports and calls whatever a file names. The one here looks nothing up: a name is either among the
-few that its caller has a stand-in for, or the file is refused.
+An ordinary unpickler imports and calls whatever a file names. This one imports nothing: it refuses a file with any name
+that its caller provides no stand-in for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .errors import InputError
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds dicts, lists, tuples, numbers and strings, and what the stand-ins build."""
+    """Builds dicts, lists, tuples, numbers and strings, and the objects that stand-ins return."""
 
     def __init__(self, file, expected: str, stand_ins: Mapping[tuple[str, str], object]):
         super().__init__(file)
@@ -22,23 +22,23 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         if (module, name) not in self._stand_ins:
-            raise InputError(f"refuses {module}.{name}: expected {self._expected} only")
+            raise InputError(f"refuses {module}.{name}: expected only {self._expected}")
         return self._stand_ins[module, name]
 
     def persistent_load(self, pid):
-        raise InputError(f"refuses a persistent id: expected {self._expected} only")
+        raise InputError(f"refuses a persistent id: expected only {self._expected}")
 
 
 def load_pickle(path: Path, expected: str, stand_ins: Mapping[tuple[str, str], object] | None = None):
-    """The content of a pickle of plain values.
+    """Load a pickle of plain values.
 
     Args:
-        expected: what the file should hold, for the message.
-        stand_ins: what a name (module, attribute) in the file stands for. A pickle may call these objects and set their
-            state as it likes, so they must be safe to call with anything and take no state.
+        expected: the expected content, for error messages.
+        stand_ins: replacements for names (module, attribute) in the file. A pickle can call them with any arguments and
+            set any state on them, so they must be safe to call and refuse state.
 
     Raises:
-        InputError: it is missing or no pickle, or names anything else; nothing was run.
+        InputError: the file is missing, is not a pickle, or uses another name. No code was run.
     """
     try:
         with open(path, "rb") as file:
@@ -47,5 +47,5 @@ def load_pickle(path: Path, expected: str, stand_ins: Mapping[tuple[str, str], o
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected a pickle of {expected}") from None
-    except Exception as error:  # garbage makes the unpickler raise nearly anything
-        raise InputError(f"{path} is no pickle, or a damaged one: {type(error).__name__}: {error}") from error
+    except Exception as error:  # a damaged file can raise almost any exception
+        raise InputError(f"{path} is not a pickle or is damaged: {type(error).__name__}: {error}") from error

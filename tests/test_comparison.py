@@ -106,13 +106,13 @@ def test_the_references_own_error_is_kept_for_its_batch_and_the_rest_go_on():
 @pytest.mark.parametrize(
     "name, kind, message",
     [
-        ("AnotherInterface", InputError, "AnotherInterface lacks the reference's interface.*argument: 'd'"),
+        ("AnotherInterface", InputError, "AnotherInterface does not have the reference's interface.*argument: 'd'"),
         ("NoLayer", InputError, "it is not a paddle.nn.Layer"),
         ("CannotBeMade", WorkFailed, "CannotBeMade|KeyError: 'hidden_size'"),
         (
             "AnotherStateDict",
             WorkFailed,
-            r"extra.weight: there \[1, 1\], here None; linear_two.bias: there None, here \[6",
+            r"extra.weight: found \[1, 1\], expected None; linear_two.bias: found None, expected \[6",
         ),
         ("Nothing", InputError, "has no class Nothing"),
         ("paddle", InputError, "has no class paddle"),

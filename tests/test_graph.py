@@ -135,8 +135,8 @@ def test_unpad_undoes_padding(sessions):
     "rows, message",
     [
         ([[1, 2], [0, 0]], "row 1: padding only"),
-        ([[1, 2, 3], [1, 0, 2]], "row 1: a 0 stands before a click"),
-        ([[0, 1], [1, 2]], "row 0: a 0 stands before a click"),
+        ([[1, 2, 3], [1, 0, 2]], "row 1: a 0 before a click"),
+        ([[0, 1], [1, 2]], "row 0: a 0 before a click"),
         ([[1, 2], [1, 9]], r"row 1: item id 9 is outside \[0, 9\)"),
         ([[1, -1], [1, 2]], r"row 0: item id -1 is outside \[0, 9\)"),
         ([1, 2], "of shape"),

@@ -241,7 +241,7 @@ def test_positions_count_from_the_last_click_and_the_rest_share_one(monkeypatch)
     "item_seq, item, message",
     [
         ([[1, 2], [0, 0]], [1, 1], "row 1: padding only"),
-        ([[1, 2], [0, 3]], [1, 1], "row 1: a 0 stands before"),
+        ([[1, 2], [0, 3]], [1, 1], "row 1: a 0 before"),
         ([[1, 2], [13, 3]], [1, 1], "row 1: item id 13"),
         ([[1, 2]], [13], "next item must be"),
         ([[1, 2]], [-1], "next item must be"),

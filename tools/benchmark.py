@@ -1,4 +1,4 @@
-"""Measure speed and memory. Contenders run in processes of their own and take turns; figures are over all rounds."""
+"""Measure speed and memory. Contenders run in separate processes and take turns. Figures cover all rounds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import contender
 
 from paddle_srgnn import cli
 
@@ -20,20 +22,18 @@ def parser() -> argparse.ArgumentParser:
     against = argparse.ArgumentParser(add_help=False)
     against.add_argument("--reference", metavar="FILE.py[:CLASS]", help="also measure this class; runs the file")
     length = argparse.ArgumentParser(add_help=False)
-    length.add_argument(
-        "--length", type=cli.positive_int, default=20, metavar="N",
-        help="clicks to which the other implementations pad a session (default: 20)",
-    )  # fmt: skip
+    pads = "clicks to which other implementations pad a session (default: 20)"
+    length.add_argument("--length", type=cli.positive_int, default=20, metavar="N", help=pads)
 
     parser = argparse.ArgumentParser("benchmark.py", description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
-    what.add_parser("graph", parents=[common, against], help="building the graphs of a batch")
-    train = what.add_parser("train", parents=[common, data, against, length], help="training steps end to end")
+    what.add_parser("graph", parents=[common, against], help="build the graphs of a batch")
+    train = what.add_parser("train", parents=[common, data, against, length], help="run training steps end to end")
     train.add_argument("--batch", type=cli.positive_int, default=512, metavar="N", help="batch size (default: 512)")
-    what.add_parser("evaluate", parents=[common, data, against, length], help="a whole ranking pass")
-    scale = what.add_parser("scale", parents=[common], help="growth with catalogue, batch, session length and width")
+    what.add_parser("evaluate", parents=[common, data, against, length], help="rank all test samples")
+    scale = what.add_parser("scale", parents=[common], help="vary catalogue, batch, session length and dimension")
     scale.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the times as a chart")
-    what.add_parser("startup", parents=[common], help="--help of each tool, and the import")
+    what.add_parser("startup", parents=[common], help="run --help of each tool, and import the package")
     return parser
 
 
@@ -55,12 +55,10 @@ def work(args: argparse.Namespace) -> None:
 
 
 def measured(listed: list[tuple], rounds: int) -> dict[str, dict]:
-    """Each contender's median, least and largest milliseconds, and its peak memory in MB."""
-    from benchmarks.contender import measure, summary
-
-    done = measure(listed, rounds, lambda line: print(line, file=sys.stderr))
+    """The median, minimum and maximum milliseconds of each contender, and its peak memory in MB."""
+    done = contender.measure(listed, rounds, lambda line: print(line, file=sys.stderr))
     return {
-        one.name: {key: summary(values) for key, values in one.figures.items()} | {"peak MB": one.memory}
+        one.name: {key: contender.summary(values) for key, values in one.figures.items()} | {"peak MB": one.memory}
         for one in done
     }
 
@@ -73,6 +71,16 @@ def show(header: list[str], rows: list[list]) -> None:
 
 def cells(figure: dict[str, float]) -> list[float]:
     return [figure["median"], figure["min"], figure["max"]]
+
+
+def show_against_ours(figures: dict[str, dict], key: str, samples: int) -> None:
+    """Print a row per contender; `samples` is the number of samples in one step or pass."""
+    rows = []
+    for name, found in figures.items():
+        median = found[key]["median"]
+        ratio = median / figures["ours"][key]["median"]
+        rows.append([name, *cells(found[key]), round(1e3 * samples / median), ratio, round(found["peak MB"])])
+    show([f"a {key}, ms", "median", "min", "max", "samples/s", "x ours", "peak MB"], rows)
 
 
 def graph(args: argparse.Namespace) -> dict:
@@ -90,21 +98,15 @@ def graph(args: argparse.Namespace) -> dict:
 
 
 def train(args: argparse.Namespace) -> dict:
-    from benchmarks.train import contenders
+    from benchmarks.train import FLOOR, contenders
 
     figures = measured(contenders(args.data, args.reference, args.batch, args.length), args.rounds)
-    ours = figures["ours"]["step"]["median"]
-    rows = [
-        [name, *cells(found["step"]), round(1e3 * args.batch / found["step"]["median"]),
-         found["step"]["median"] / ours, round(found["peak MB"])]
-        for name, found in figures.items()
-    ]  # fmt: skip
-    show(["a step, ms", "median", "min", "max", "samples/s", "x ours", "peak MB"], rows)
-    beside = figures["recipe beside the floor"]
-    total = beside["step"]["median"]
-    parts = [key for key in beside if key not in ("step", "floor", "peak MB")]
-    print(f"\nour step over the floor of three products: {total / beside['floor']['median']:.2f}\n")
-    show(["part, ms", "median", "min", "max"], [[part, *cells(beside[part])] for part in [*parts, "step", "floor"]])
+    show_against_ours(figures, "step", args.batch)
+    parts = {key: figure for key, figure in figures[FLOOR].items() if key != "peak MB"}
+    floor, total = parts.pop("floor"), parts.pop("step")
+    print(f"\nour step over the floor of three products: {total['median'] / floor['median']:.2f}\n")
+    parts |= {"step": total, "floor": floor}
+    show(["part, ms", "median", "min", "max"], [[part, *cells(figure)] for part, figure in parts.items()])
     return figures
 
 
@@ -114,37 +116,26 @@ def evaluate(args: argparse.Namespace) -> dict:
     from paddle_srgnn.datasets.load import load_dataset
 
     figures = measured(contenders(args.data, args.reference, args.length), args.rounds)
-    samples, ours = load_dataset(args.data).test.n_samples, figures["ours"]["pass"]["median"]
-    rows = [
-        [name, *cells(found["pass"]), round(1e3 * samples / found["pass"]["median"]),
-         found["pass"]["median"] / ours, round(found["peak MB"])]
-        for name, found in figures.items()
-    ]  # fmt: skip
-    show(["a pass, ms", "median", "min", "max", "samples/s", "x ours", "peak MB"], rows)
+    show_against_ours(figures, "pass", load_dataset(args.data).test.n_samples)
     return figures
 
 
 def scale(args: argparse.Namespace) -> dict:
-    from benchmarks.scale import contenders, exponent, outlier_contenders, plot
+    from benchmarks.scale import TIMES, contenders, exponent, outlier_contenders, plot
 
     points: dict[str, list[dict]] = {}
-    for grows, value, contender in contenders():  # one at a time: a million items fill the memory
-        (found,) = measured([contender], 1).values()
-        points.setdefault(grows, []).append({"value": value} | found)
-    rows = []
-    for grows, found in points.items():
-        for row in found:
-            rows.append([f"{grows} {row['value']}", row["step"]["median"], row["batch + encoder"]["median"],
-                         round(row["peak MB"])])  # fmt: skip
-    show(["ms", "step", "batch + encoder", "peak MB"], rows)
-    exponents = {}
-    for grows, found in points.items():
-        values = [row["value"] for row in found]
-        exponents[grows] = {
-            key: exponent(values, [row[key]["median"] for row in found]) for key in ("step", "batch + encoder")
-        }
+    for name, value, point in contenders():  # one at a time, because a million items fill the memory
+        (found,) = measured([point], 1).values()
+        points.setdefault(name, []).append({"value": value} | found)
+    rows, exponents = [], {}
+    for name, found in points.items():
+        medians = {key: [row[key]["median"] for row in found] for key in TIMES}
+        values, memory = [row["value"] for row in found], [round(row["peak MB"]) for row in found]
+        rows += zip([f"{name} {value}" for value in values], *medians.values(), memory, strict=True)
+        exponents[name] = {key: exponent(values, times) for key, times in medians.items()}
+    show(["ms", *TIMES, "peak MB"], rows)
     print()
-    show(["exponent in", "step", "batch + encoder"], [[grows, *found.values()] for grows, found in exponents.items()])
+    show(["exponent in", *TIMES], [[name, *found.values()] for name, found in exponents.items()])
     outlier = measured(outlier_contenders(), args.rounds)
     few, one = (figures["step"]["median"] for figures in outlier.values())
     print(f"\none session of 70 clicks among 511 short ones: {100 * (one / few - 1):+.1f} % on the step")
@@ -155,10 +146,9 @@ def scale(args: argparse.Namespace) -> dict:
 
 
 def startup(args: argparse.Namespace) -> dict:
-    from benchmarks.contender import summary
     from benchmarks.startup import measure
 
-    figures = {name: summary(ms) for name, ms in measure(Path(__file__).parent, args.rounds).items()}
+    figures = {name: contender.summary(ms) for name, ms in measure(Path(__file__).parent, args.rounds).items()}
     show(["ms", "median", "min", "max"], [[name, *cells(figure)] for name, figure in figures.items()])
     return figures
 

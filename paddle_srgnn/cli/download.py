@@ -1,4 +1,4 @@
-"""Download a benchmark's raw log for `srgnn preprocess`. Run it again to resume an interrupted download."""
+"""Download a benchmark's raw log for `srgnn preprocess`. Run the command again to resume an interrupted download."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ def sha256(text: str) -> str:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgnn download", description=__doc__)
     parser.add_argument("dataset", choices=list(NEXT), help="the benchmark")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the file, made if needed")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder, created if needed")
     parser.add_argument("--url", help="download from this URL, also a .gz or .zip (default: the dataset's mirror)")
     parser.add_argument("--sha256", type=sha256, metavar="HEX", help="expected SHA-256 (default: not checked)")
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from ..datasets.download import SOURCES, download
     from ..errors import InputError, WorkFailed
 
@@ -40,8 +42,16 @@ def work(args: argparse.Namespace) -> None:
     suffix = Path(urlsplit(url).path).suffix
     path = args.out / (source.file + (suffix if suffix in (".gz", ".zip") else ""))
     then = f"{cli.command('preprocess')} {args.dataset} --raw {shlex.quote(str(path))} {NEXT[args.dataset]}"
+    pause = 0.1 if sys.stderr.isatty() else 60  # seconds between updates of the progress bar
+    look = {"unit": "B", "unit_scale": True, "leave": False, "delay": pause, "mininterval": pause}
+
+    def progress(done: int, total: int | None) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
     try:
-        fetched = fetch(download, url, path, args.sha256)
+        with tqdm(desc=path.name, **look) as bar:
+            fetched = download(url, path, args.sha256, progress=progress)
     except WorkFailed as error:
         raise WorkFailed(f"{error}. Or download {url} elsewhere, put it at {path}, then: {then}") from None
     except KeyboardInterrupt:
@@ -49,21 +59,6 @@ def work(args: argparse.Namespace) -> None:
     checked = ", SHA-256 matches" if args.sha256 else ""
     done = "downloaded" if fetched else "exists already"
     print(f"{path}: {path.stat().st_size:,} bytes, {done}{checked}; next: {then}")
-
-
-def fetch(download, url: str, path: Path, digest: str | None) -> bool:
-    """`download` with a progress bar on stderr, in a log a line a minute."""
-    from tqdm import tqdm
-
-    pause = 0.1 if sys.stderr.isatty() else 60
-    look = {"unit": "B", "unit_scale": True, "leave": False, "delay": pause, "mininterval": pause}
-    with tqdm(desc=path.name, **look) as bar:
-
-        def progress(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return download(url, path, digest, progress=progress)
 
 
 def main(argv=None) -> int:

@@ -1,4 +1,4 @@
-"""Turn a raw click log, or the authors' pickles, into a dataset, split and numbered as in the paper or the course."""
+"""Convert a raw click log or the authors' pickles to a dataset, split and numbered as in the paper or the course."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import dataclasses
 import shlex
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 from .. import cli
 
-# What the options beside --out, --name and --force apply to.
+# Options of each kind, besides --out, --name and --force.
 PAPER = {"fraction", "test_days", "min_item_clicks", "to_pickle"}
 TAKES = {
     "sample": {"to_pickle"},
@@ -21,27 +22,17 @@ TAKES = {
     "inter": {"raw", "columns", "protocol", *PAPER},
     "srgnn-pickle": {"raw", "to_pickle"},
 }
-KNOWN_FILES = {"diginetica": "train-item-views.csv", "yoochoose": "yoochoose-clicks.dat"}
 
 
-def fraction(text: str) -> Fraction:
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        value = Fraction(0)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a fraction in (0, 1], such as 1/64")
-    return value
+def positive(kind: type, expected: str, largest: float = sys.float_info.max):
+    """An argparse type: a finite positive number up to `largest`."""
 
-
-def positive(kind: type):
     def number(text: str):
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-        return value
+        with contextlib.suppress(ValueError, ZeroDivisionError):
+            if 0 < (value := kind(text)) <= largest:
+                return value
+        raise argparse.ArgumentTypeError(f"{text} is not {expected}")
 
-    number.__name__ = f"positive {kind.__name__}"
     return number
 
 
@@ -55,52 +46,46 @@ def columns(text: str) -> dict[str, str]:
 def separator(text: str) -> str:
     text = {"\\t": "\t", "tab": "\t"}.get(text, text)
     if len(text) != 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one character (write a tab as tab)")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character; write a tab as tab")
     return text
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgnn preprocess", description=__doc__)
-    parser.add_argument("kind", choices=list(TAKES), help="the embedded synthetic sample, or the format of --raw")
-    parser.add_argument(
-        "--raw", type=Path, metavar="PATH", help="the log (also .gz or .zip) or its folder; for srgnn-pickle a folder"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the dataset")
-    parser.add_argument("--name", help="name of the dataset (default: the last part of --out)")
-    parser.add_argument(
-        "--fraction", type=fraction, metavar="F", help="share of training samples to keep, the most recent (default: 1)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("kind", choices=list(TAKES), help="the embedded synthetic sample, or the format of --raw")
+    add("--raw", type=Path, metavar="PATH", help="log (also .gz or .zip) or its folder; for srgnn-pickle a folder")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the dataset")
+    add("--name", help="name of the dataset (default: the last part of --out)")
+    part = positive(Fraction, "a fraction in (0, 1], such as 1/64", 1)
+    add("--fraction", type=part, metavar="F", help="share of the most recent training samples to keep (default: 1)")
+    add(
         "--columns", type=columns, metavar="ROLE=NAME,..",
         help="session=NAME,item=NAME,time=NAME for columns of a csv or inter with other names (default: session, item, "
         "time; inter: session_id or user_id, item_id, timestamp; course: user_id, item_id, timestamp)",
     )
-    parser.add_argument("--sep", type=separator, metavar="C", help="separator of a csv, or tab (default: ,)")
-    parser.add_argument(
-        "--test-days", type=positive(float), metavar="DAYS", help="length of the test period (default: 7; yoochoose: 1)"
-    )
-    parser.add_argument(
-        "--min-item-clicks", type=positive(int), metavar="N", help="drop items with fewer clicks (default: 5)"
-    )
-    parser.add_argument(
+    add("--sep", type=separator, metavar="C", help="separator of a csv, or tab (default: ,)")
+    days = {"type": positive(float, "a positive number"), "metavar": "DAYS"}
+    add("--test-days", **days, help="length of the test period in days (default: 7; yoochoose: 1)")
+    add("--min-item-clicks", type=cli.positive_int, metavar="N", help="drop items with fewer clicks (default: 5)")
+    add(
         "--protocol", choices=("sessions", "course"),
         help="for csv and inter: the paper's sessions, or the course's users, split 8:1:1 (default: sessions)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the course's split of users (default: 0)")
-    parser.add_argument("--to-pickle", type=Path, metavar="DIR", help="also write the authors' pickles to this folder")
-    parser.add_argument("--force", action="store_true", help="replace --out and --to-pickle if they exist")
+    add("--seed", type=int, metavar="N", help="seed of the course's split of users (default: 0)")
+    add("--to-pickle", type=Path, metavar="DIR", help="also write the authors' pickles to this folder")
+    add("--force", action="store_true", help="replace --out and --to-pickle if they exist")
     return parser
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse options that do not apply and output folders that exist, before any work."""
+    """Check the options and the output folders before any work."""
     from ..errors import InputError
 
     takes, what = TAKES[args.kind], args.kind
     if args.protocol == "course" and "protocol" in takes:
         takes, what = takes - PAPER | {"seed"}, "--protocol course"
-    own = ("raw", "columns", "sep", "protocol", "seed")
-    for option in (*own, *sorted(PAPER)):
+    for option in ("raw", "columns", "sep", "protocol", "seed", *sorted(PAPER)):
         if getattr(args, option) is not None and option not in takes:
             raise InputError(f"--{option.replace('_', '-')} does not apply to {what}; leave it out")
     if args.seed is not None and args.seed < 0:
@@ -108,7 +93,7 @@ def check(args: argparse.Namespace) -> None:
     if "raw" in TAKES[args.kind] and args.raw is None:
         raise InputError(f"{args.kind} needs --raw PATH")
     if args.name is not None and (not args.name.strip() or "/" in args.name or "\\" in args.name):
-        raise InputError(f"--name {args.name!r} cannot be part of a file name; choose another")
+        raise InputError(f"--name {args.name!r} is not valid in a file name; choose another")
     pickles, out = args.to_pickle and args.to_pickle.resolve(), args.out.resolve()
     if pickles and (out.is_relative_to(pickles) or pickles.is_relative_to(out)):
         raise InputError(f"one of --out {args.out} and --to-pickle {args.to_pickle} contains the other; choose two")
@@ -117,13 +102,12 @@ def check(args: argparse.Namespace) -> None:
 
 
 def build(args: argparse.Namespace):
-    """Make the dataset."""
+    """Build the dataset."""
     name = args.name or args.out.resolve().name
     if args.kind == "sample":
         from ..datasets.synthetic import sample_dataset
 
-        dataset = sample_dataset()
-        return dataclasses.replace(dataset, name=name) if args.name else dataset
+        return dataclasses.replace(sample_dataset(), name=args.name or "sample")
     if args.kind == "srgnn-pickle":
         from ..datasets.pickles import import_pickles
 
@@ -131,20 +115,17 @@ def build(args: argparse.Namespace):
 
     from ..datasets import clicks
     from ..datasets.course import CSV_COLUMNS
+    from ..datasets.download import SOURCES
     from ..datasets.protocol import build_dataset
 
-    raw = args.raw
-    columns = (CSV_COLUMNS if args.protocol == "course" else {}) | (args.columns or {})
-    if args.kind in KNOWN_FILES and (raw / KNOWN_FILES[args.kind]).is_file():
-        raw = raw / KNOWN_FILES[args.kind]
-    if args.kind == "diginetica":
-        log = clicks.read_diginetica(raw)
-    elif args.kind == "yoochoose":
-        log = clicks.read_yoochoose(raw)
-    elif args.kind == "inter":
-        log = clicks.read_inter(raw, columns)
-    else:
-        log = clicks.read_csv(raw, columns, args.sep or ",")
+    raw, layout = args.raw, {}
+    if args.kind in SOURCES and (raw / SOURCES[args.kind].file).is_file():
+        raw = raw / SOURCES[args.kind].file
+    if args.kind in ("csv", "inter"):
+        layout["columns"] = (CSV_COLUMNS if args.protocol == "course" else {}) | (args.columns or {})
+    if args.sep:
+        layout["sep"] = args.sep
+    log = getattr(clicks, f"read_{args.kind}")(raw, **layout)
     return build_dataset(
         log, name, f"{args.kind}: {raw.name}", args.protocol or "sessions", seed=args.seed or 0,
         test_days=args.test_days or (1 if args.kind == "yoochoose" else 7),
@@ -155,10 +136,10 @@ def build(args: argparse.Namespace):
 def summarise(dataset, args: argparse.Namespace) -> None:
     print(f"{dataset.name}: {dataset.n_items - 1:,} items, n_items {dataset.n_items} with the padding")
     for part, sessions in dataset.parts.items():
+        counts = f"sessions {sessions.n_samples:>12,} samples"
         if dataset.protocol == "course":
-            print(f"  {part:<5} {len(sessions):>11,} users {len(sessions.items):>15,} items")
-        else:
-            print(f"  {part:<5} {len(sessions):>11,} sessions {sessions.n_samples:>12,} samples")
+            counts = f"users {len(sessions.items):>15,} items"
+        print(f"  {part:<5} {len(sessions):>11,} {counts}")
     if dropped := dataset.meta["parameters"].get("dropped_users"):
         print(f"  dropped users: {dropped:,} with fewer than 5 items (a training sample has 4 before its target)")
     if args.to_pickle:

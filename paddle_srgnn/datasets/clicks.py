@@ -1,7 +1,8 @@
 """Readers of click logs: Diginetica, Yoochoose, RecBole's `.inter`, any CSV, and pandas frames, into one tidy table.
 
-pandas parses files in chunks, so that the strings of Yoochoose's 33 million rows are never in memory at once. Files may
-be compressed (`.gz`, `.zip` and other suffixes that pandas knows).
+pandas parses files in chunks, so that the strings of Yoochoose's 33 million rows are never all in memory. Files may be
+compressed (`.gz`, `.zip` and other suffixes that pandas knows). A reader raises an InputError for a file that is not
+such a log; the message names the line or the column.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import zipfile
 import zlib
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -41,10 +41,10 @@ class Clicks:
 
     Attributes:
         table: a row per click, with the columns `session` (int64, numbered from 0 in order of first appearance in the
-            log), `item` (int32, likewise), `time` (int64, UTC seconds), and `order` (int64) where the log has a column
-            that orders the clicks of a session. Rows are in file order; those of `.inter`, CSV and frames are grouped
-            by session and sorted by time, equal times in file order.
-        item_ids: raw id of each item code, a string as the log has it.
+            log), `item` (int32, numbered likewise), `time` (int64, UTC seconds), and `order` (int64) if the log has a
+            column that orders the clicks of a session. Rows of Diginetica and Yoochoose are in file order. Others are
+            grouped by session and sorted by time, with equal times in file order.
+        item_ids: the raw id of each item code, as a string.
     """
 
     table: pd.DataFrame
@@ -52,11 +52,7 @@ class Clicks:
 
 
 def read_diginetica(path: str | os.PathLike) -> Clicks:
-    """Read Diginetica's `train-item-views.csv`: `;`-separated, columns spelled `session_id` or `sessionId`.
-
-    Raises:
-        InputError: the file cannot be read as such a log; the message names the line or the column.
-    """
+    """Read Diginetica's `train-item-views.csv`: `;`-separated, columns spelled `session_id` or `sessionId`."""
     layout = {"sep": ";", "quoting": csv.QUOTE_NONE}
     header = _header(path, layout)
     spelled = {"session": ("session_id", "sessionId"), "item": ("item_id", "itemId")}
@@ -69,10 +65,7 @@ def read_diginetica(path: str | os.PathLike) -> Clicks:
 def read_yoochoose(path: str | os.PathLike) -> Clicks:
     """Read Yoochoose's `yoochoose-clicks.dat`: `session,timestamp,item,category`, with or without a header.
 
-    Timestamps are UTC; fractions of a second are cut off, as the paper's authors do.
-
-    Raises:
-        InputError: the file cannot be read as such a log; the message names the line or the column.
+    Timestamps are UTC; fractions of a second are dropped, as in the paper's code.
     """
     layout = {"sep": ",", "quoting": csv.QUOTE_NONE}
     header = _header(path, layout)
@@ -89,11 +82,8 @@ def read_inter(path: str | os.PathLike, columns: dict[str, str] | None = None) -
     """Read RecBole's atomic `.inter` file: tab-separated, with a header of `name:type`.
 
     Args:
-        columns: names of the `session`, `item` and `time` columns, without the type; by default `session_id` (or
-            `user_id` if there is none), `item_id` and `timestamp`. Times as for `read_csv`.
-
-    Raises:
-        InputError: the file cannot be read as such a log; the message names the line or the column.
+        columns: names of the `session`, `item` and `time` columns, without the type (default: `session_id`, or
+            `user_id` if there is none, `item_id` and `timestamp`). Times are as in `read_csv`.
     """
     layout = {"sep": "\t", "quoting": csv.QUOTE_NONE}
     header = _header(path, layout)
@@ -101,28 +91,24 @@ def read_inter(path: str | os.PathLike, columns: dict[str, str] | None = None) -
     session = "session_id" if "session_id" in typed else "user_id"
     columns = {"session": session, "item": "item_id", "time": "timestamp"} | (columns or {})
     _require_columns(f"{path}, line 1", columns, list(typed), WHICH)
-    return _read(path, {role: typed[name] for role, name in columns.items()}, layout, by_time=True)
+    return _read(path, {role: typed[name] for role, name in columns.items()}, layout)
 
 
 def read_csv(path: str | os.PathLike, columns: dict[str, str] | None = None, sep: str = ",") -> Clicks:
     """Read any delimited file with a header.
 
     Args:
-        columns: names of the `session`, `item` and `time` columns, by default these words. Times are Unix seconds or
-            ISO 8601 timestamps (UTC if they have no offset), all as in the first row.
-        sep: the character between columns.
-
-    Raises:
-        InputError: the file cannot be read as such a log; the message names the line or the column.
+        columns: names of the `session`, `item` and `time` columns (default: these words). Times are Unix seconds or
+            ISO 8601 timestamps (UTC if they have no offset), all in the format of the first row.
     """
     layout = {"sep": sep}
     columns = CSV_COLUMNS | (columns or {})
     _require_columns(f"{path}, line 1", columns, _header(path, layout), f"{WHICH}, and their separator")
-    return _read(path, columns, layout, by_time=True)
+    return _read(path, columns, layout)
 
 
 def clicks_of_frame(frame: pd.DataFrame, columns: dict[str, Hashable], name: str) -> Clicks:
-    """The clicks of a pandas frame: what `read_csv` returns for the frame written as CSV.
+    """The clicks of a pandas frame, as `read_csv` returns them for the same frame written to CSV.
 
     Args:
         columns: labels of the `session`, `item` and `time` columns.
@@ -134,11 +120,11 @@ def clicks_of_frame(frame: pd.DataFrame, columns: dict[str, Hashable], name: str
     _require_columns(name, columns, list(frame.columns), WHICH)
     text = {role: frame[label].astype(object).map(str, na_action="ignore") for role, label in columns.items()}
     chunk = pd.DataFrame(text, index=frame.index)
-    return _tidy([chunk.mask(chunk == "")], _Source(name, "row", columns), by_time=True)
+    return _tidy([chunk.mask(chunk == "")], _Source(name, "row", columns))
 
 
 @contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
+def _refusing(path: str | os.PathLike) -> Iterator[None]:
     """Turn what pandas raises on a broken file into an InputError of one line."""
     try:
         yield
@@ -155,14 +141,13 @@ def _refusing(path: Path) -> Iterator[None]:
 
 def _header(path: str | os.PathLike, layout: dict) -> list[str]:
     """The fields of the first line."""
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise InputError(f"{path} {what}: expected a file with a log of clicks")
     with _refusing(path):
         header = list(pd.read_csv(path, nrows=0, index_col=False, **layout).columns)
     if "\0" in "".join(header):
-        raise InputError(f"{path} is not text: its first line has NUL bytes; expected a log of clicks in UTF-8")
+        raise InputError(f"{path} is not text: line 1 contains NUL bytes; expected a log of clicks in UTF-8")
     return header
 
 
@@ -170,18 +155,17 @@ def _require_columns(where: str, columns: dict[str, Hashable], header: list, hin
     missing = ", ".join(str(name) for name in columns.values() if name not in header)
     if missing:
         found = ", ".join(map(str, header))
-        found = found if len(found) <= 200 else found[:200] + " ..."
-        raise InputError(f"{where}: no column {missing}; found {found}; {hint}")
+        raise InputError(f"{where}: no column {missing}; found {found[:200]}{' ...' * (len(found) > 200)}; {hint}")
     for name in columns.values():
         if list(columns.values()).count(name) > 1 or header.count(name) > 1:
-            raise InputError(f"{where}: column {name} is there or asked for twice; expected three different columns")
+            raise InputError(f"{where}: column {name} appears or is named twice; expected three different columns")
 
 
 class _Source(NamedTuple):
-    """Where clicks come from, for error messages."""
+    """The origin of clicks, for error messages."""
 
     name: str
-    unit: str  # of its index: "line" or "row"
+    unit: str  # what its index counts: "line" or "row"
     columns: dict[str, Hashable]  # role -> label
 
     def refuse(self, role: str, text: pd.Series, bad: pd.Series, expected: str) -> None:
@@ -194,29 +178,16 @@ class _Source(NamedTuple):
             raise InputError(f"{self.name}, {self.unit} {text.index[at]}: {column} {found}; expected {expected}")
 
 
-class _Numbering:
-    """Numbers the strings of a column from 0 in order of first appearance, chunk by chunk."""
-
-    def __init__(self):
-        self.ids: list[np.ndarray] = []  # of each chunk, in order of first appearance
-        self.codes: list[np.ndarray] = []  # of each chunk's rows, into all chunks' ids
-        self.n_ids = 0
-
-    def add(self, text: pd.Series) -> None:
-        codes, ids = pd.factorize(text)
-        self.codes.append(codes + self.n_ids)
-        self.ids.append(np.asarray(ids, dtype=object))
-        self.n_ids += len(ids)
-
-    def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Codes int64 (rows,) and the distinct strings (codes,)."""
-        code_of, ids = pd.factorize(np.concatenate(self.ids))  # an id is there once for every chunk that has it
-        return code_of[np.concatenate(self.codes)], ids
+def _numbered(chunks: list[tuple[np.ndarray, pd.Index]]) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (rows,) and distinct strings (codes,) of a column, in order of first appearance, from each chunk's."""
+    bounds = np.cumsum([len(ids) for _, ids in chunks])
+    # A string occurs once in every chunk that has it.
+    code_of, ids = pd.factorize(np.concatenate([np.asarray(ids, dtype=object) for _, ids in chunks]))
+    parts = np.split(code_of, bounds[:-1])
+    return np.concatenate([part[codes] for part, (codes, _) in zip(parts, chunks, strict=True)]), ids
 
 
-def _read(
-    path: str | os.PathLike, columns: dict, layout: dict, time_format: str | None = None, by_time: bool = False
-) -> Clicks:
+def _read(path: str | os.PathLike, columns: dict, layout: dict, time_format: str | None = None) -> Clicks:
     """Read the columns (role -> label) of a file; `layout` holds keywords of `pandas.read_csv`."""
     roles = {label: role for role, label in columns.items()}
     first_line = 1 if "header" in layout else 2
@@ -228,19 +199,20 @@ def _read(
             chunk.index += first_line
             yield chunk.rename(columns=roles)
 
-    with _refusing(Path(path)):
-        return _tidy(chunks(), _Source(str(path), "line", columns), time_format, by_time)
+    with _refusing(path):
+        return _tidy(chunks(), _Source(str(path), "line", columns), time_format)
 
 
-def _tidy(chunks: Iterable[pd.DataFrame], source: _Source, time_format: str | None = None, by_time=False) -> Clicks:
+def _tidy(chunks: Iterable[pd.DataFrame], source: _Source, time_format: str | None = None) -> Clicks:
     """Check and number the clicks of tables of strings.
 
     Args:
-        chunks: tables with a column for each role; None or NaN where a value is missing.
-        time_format: pandas's, or UNIX; None: UNIX if the first time is a number, else ISO8601.
-        by_time: group the clicks by session, and sort those of a session by time.
+        chunks: tables with a column for each role; None or NaN marks a missing value.
+        time_format: of a log with a known layout, whose clicks stay in file order. By default it is UNIX or ISO8601, as
+            the first time, and clicks are grouped by session and sorted by time.
     """
-    sessions, items, times, orders = _Numbering(), _Numbering(), [], []
+    by_time = time_format is None
+    sessions, items, times, orders = [], [], [], []
     for chunk in chunks:
         chunk = chunk.dropna(how="all")
         if chunk.empty:
@@ -255,13 +227,13 @@ def _tidy(chunks: Iterable[pd.DataFrame], source: _Source, time_format: str | No
             numbers = pd.to_numeric(chunk["order"], errors="coerce")
             source.refuse("order", chunk["order"], numbers % 1 != 0, "a whole number")  # NaN and infinities too
             orders.append(numbers.to_numpy(np.int64))
-        sessions.add(chunk["session"])
-        items.add(chunk["item"])
+        sessions.append(pd.factorize(chunk["session"]))
+        items.append(pd.factorize(chunk["item"]))
     if not times:
         raise InputError(f"{source.name} has no clicks: expected a row per click")
 
-    session, _ = sessions.finish()  # (clicks,)
-    item, item_ids = items.finish()  # (clicks,), (items,)
+    session, _ = _numbered(sessions)  # (clicks,)
+    item, item_ids = _numbered(items)  # (clicks,), (items,)
     time = np.concatenate(times)  # (clicks,)
     table = {"session": session.astype(np.int64), "item": item.astype(np.int32), "time": time // MICROSECONDS}
     if orders:

@@ -1,12 +1,12 @@
-"""Resumable HTTP downloads of the two benchmarks' raw logs. An incomplete file is NAME.part.
+"""Resumable HTTP downloads of the two benchmarks' raw logs.
 
-NAME.part.json records the file's length and version from the server, so that only the same file is resumed.
+An incomplete file is named NAME.part. NAME.part.json records its length and version as the server gave them, so that
+a download resumes only from the same file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import http.client
 import json
 import logging
@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ TRANSIENT = (408, 429, 500, 502, 503, 504)  # status codes worth another attempt
 
 
 class Source(NamedTuple):
-    """Where a raw log is, and its usual file name."""
+    """The URL of a raw log and its usual file name."""
 
     url: str
     file: str
@@ -42,28 +43,32 @@ SOURCES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Patience:
-    """Timeout and retries of a download, times in seconds."""
+    """Timeout and retries of a download. Times are in seconds."""
 
     timeout: float = 30.0  # without a byte
     attempts: int = 5  # in a row that receive no new bytes
     pause: float = 0.5  # before a retry, doubled after each attempt without new bytes
 
 
-@dataclasses.dataclass(frozen=True)
-class _Remote:
-    """What the server said about the file."""
+class _Remote(NamedTuple):
+    """A file as the server describes it; None where the server gives no value."""
 
     url: str
-    length: int | None = None  # bytes
-    etag: str | None = None
-    modified: str | None = None
+    length: int | None  # bytes
+    etag: str | None
+    modified: str | None
 
     @property
     def validator(self) -> str | None:
         """The value of If-Range: a strong ETag, else the date."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+
+    def may_be(self, other: _Remote) -> bool:
+        """Whether both can be the same file; a partial response may omit the ETag or the date."""
+        pairs = ((self.etag, other.etag), (self.modified, other.modified))
+        return self.length == other.length and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 class _Broken(Exception):
@@ -81,25 +86,23 @@ def download(
 
     Args:
         url: http or https.
-        path: where to put the file; its folder is made if needed.
-        sha256_hex: its expected SHA-256.
-        progress: called with the bytes so far and the total, None if the server does not say it.
+        path: the file to write. Its folder is created if needed.
+        sha256_hex: the expected SHA-256.
+        progress: called with the bytes so far and the total, which is None if the server does not give it.
 
     Returns:
-        Whether anything was downloaded: False if the file exists already.
+        True if the file was downloaded, False if it exists already.
 
     Raises:
-        InputError: not an http or https URL, or the file exists with another SHA-256.
-        WorkFailed: the server refuses the file or all attempts fail; or the file has another SHA-256 and was removed.
+        InputError: the URL is not http or https, or the file exists with another SHA-256.
+        WorkFailed: the server refuses the file, all attempts fail, or the download has another SHA-256.
     """
     path = Path(path)
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise InputError(f"{url}: not an http or https URL")
     if path.exists():
-        if sha256_hex and sha256(path) != sha256_hex.lower():
-            raise InputError(
-                f"{path} exists already with SHA-256 {sha256(path)}, expected {sha256_hex}; move it away"
-            )
+        if sha256_hex and (found := sha256(path)) != sha256_hex.lower():
+            raise InputError(f"{path} exists already with SHA-256 {found}, expected {sha256_hex}; move it away")
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -139,24 +142,28 @@ def _attempt(url: str, part: Path, timeout: float, progress: Callable) -> None:
     if have:
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": known.validator} if known.validator else {})
     with _answer(urllib.request.Request(url, headers=headers), timeout, part) as response:
-        remote = _described(response, url)
-        if response.status == 206 and not _continues(response, remote, known, have):
+        start, length = 0, response.length  # of the body; the length is None if it comes in chunks
+        if response.status == 206:
+            match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers["Content-Range"] or "")
+            start, length = map(int, match.groups()) if match else (None, None)
+        remote = _Remote(url, length, response.headers["ETag"], response.headers["Last-Modified"])
+        if response.status == 206 and not (known and start == have and remote.may_be(known)):
             _discard(part)
             raise _Broken("the file has changed since the last attempt")
         if response.status != 206:  # the whole file: first attempt, a new version, or no ranges
             have = 0
             _discard(part)
-            write_json(_record(part), dataclasses.asdict(remote))
-        progress(have, remote.length)
+            write_json(_record(part), remote._asdict())
+        progress(have, length)
         with open(part, "ab") as file:
             while block := _read(response):
                 file.write(block)
                 have += len(block)
-                progress(have, remote.length)
+                progress(have, length)
             file.flush()
             os.fsync(file.fileno())
-        if remote.length is not None and (have := _size(part)) != remote.length:
-            raise _Broken(f"the server broke off after {have:,} of {remote.length:,} bytes")
+        if length is not None and (have := _size(part)) != length:
+            raise _Broken(f"the server broke off after {have:,} of {length:,} bytes")
 
 
 @contextlib.contextmanager
@@ -166,7 +173,7 @@ def _answer(request: urllib.request.Request, timeout: float, part: Path):
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # no such range: the .part is of another file
+        if error.code == 416:  # no such range: the .part belongs to another file
             _discard(part)
         if error.code == 416 or error.code in TRANSIENT:
             raise _Broken(f"the server answered {error.code} {error.reason}") from None
@@ -180,7 +187,7 @@ def _answer(request: urllib.request.Request, timeout: float, part: Path):
         elif response.headers.get_content_type() == "text/html":
             refusal = "the answer is a web page, not the file; is there a login page or a proxy?"
         elif response.length is None and not response.chunked:
-            refusal = "the server does not say the file's length"
+            refusal = "the server does not give the file's length"
         if refusal:
             raise WorkFailed(f"{request.full_url}: {refusal}")
         yield response
@@ -191,28 +198,6 @@ def _read(response: http.client.HTTPResponse) -> bytes:
         return response.read1(BLOCK)  # read() would lose these bytes if the rest failed
     except (OSError, http.client.HTTPException) as error:
         raise _Broken(f"the transfer broke off ({error or type(error).__name__})") from None
-
-
-def _described(response: http.client.HTTPResponse, url: str) -> _Remote:
-    """The description of the whole file in a response."""
-    length = response.length  # of the body; None if it comes in chunks
-    if response.status == 206:
-        length = _content_range(response)[1]
-    return _Remote(url, length, response.headers["ETag"], response.headers["Last-Modified"])
-
-
-def _content_range(response: http.client.HTTPResponse) -> tuple[int | None, int | None]:
-    """First byte of a partial response and length of the file; None if unknown."""
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers["Content-Range"] or "")
-    return (int(match[1]), int(match[2])) if match else (None, None)
-
-
-def _continues(response: http.client.HTTPResponse, remote: _Remote, known: _Remote | None, have: int) -> bool:
-    """Whether a partial response continues the .part."""
-    if known is None or _content_range(response)[0] != have or remote.length != known.length:
-        return False
-    pairs = ((remote.etag, known.etag), (remote.modified, known.modified))  # a partial response may omit either
-    return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def _record(part: Path) -> Path:

@@ -1,14 +1,14 @@
-"""The authors' pickles in and out: `train.txt`, `test.txt` and `all_train_seq.txt` as their preprocessing writes them.
+"""Read and write the pickles of the authors' preprocessing: `train.txt`, `test.txt` and `all_train_seq.txt`.
 
-`train.txt` and `test.txt` hold (inputs, labels), each session's longest prefix first; `all_train_seq.txt` holds the
-training sessions. No code in a file is run: `unpickling` allows no names here.
+`train.txt` and `test.txt` contain (inputs, labels), each session's longest prefix first. `all_train_seq.txt` contains
+the training sessions. Reading never runs code from a file.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +33,9 @@ def _require(condition: bool, path: Path, found: str, expected: str) -> None:
 
 
 def _numbers(values: list, path: Path) -> np.ndarray:
-    """Item numbers as int32, checked to be ints in range."""
+    """Item numbers as int32, after a check of their type and range."""
     for kind in set(map(type, values)) - {int}:
-        raise InputError(f"{path}: found a {kind.__name__} in place of an item number; expected ints")
+        raise InputError(f"{path}: found a value of type {kind.__name__}; expected item numbers of type int")
     _require(min(values) >= 1 and max(values) <= LARGEST, path, f"items {min(values)} to {max(values)}", "items from 1")
     return np.fromiter(values, dtype=np.int32, count=len(values))
 
@@ -44,7 +44,7 @@ def _flat(sequences: object, path: Path, shortest: int) -> tuple[np.ndarray, np.
     """A list of sequences of items as (items (clicks,), lengths (sequences,))."""
     _require(isinstance(sequences, (list, tuple)), path, f"a {type(sequences).__name__}", "a list of sequences")
     for kind in set(map(type, sequences)) - {list, tuple}:
-        raise InputError(f"{path}: found a {kind.__name__} in place of a sequence of items; expected lists")
+        raise InputError(f"{path}: found a value of type {kind.__name__}; expected lists of items")
     lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
     _require(len(lengths) > 0, path, "no sequences", "at least one")
     _require(lengths.min() >= shortest, path, f"a sequence of {lengths.min()} items", f"at least {shortest} in each")
@@ -57,12 +57,8 @@ def _sessions_of_samples(path: Path) -> Sessions:
     is_pair = isinstance(samples, (list, tuple)) and len(samples) == 2 and isinstance(samples[1], (list, tuple))
     _require(is_pair, path, f"a {type(samples).__name__}", "a pair (inputs, labels) of lists")
     inputs, input_lengths = _flat(samples[0], path, shortest=1)
-    _require(
-        len(input_lengths) == len(samples[1]),
-        path,
-        f"{len(input_lengths)} inputs and {len(samples[1])} labels",
-        "as many of each",
-    )
+    found = f"{len(input_lengths)} inputs and {len(samples[1])} labels"
+    _require(len(input_lengths) == len(samples[1]), path, found, "as many of each")
     labels = _numbers(samples[1], path)
 
     is_first = np.concatenate([[True], input_lengths[:-1] == 1])  # (samples,), a session's longest prefix
@@ -87,7 +83,7 @@ def _sessions_of_samples(path: Path) -> Sessions:
 def _require_samples(good: np.ndarray, path: Path) -> None:
     if not good.all():
         raise InputError(
-            f"{path}: sample {int(np.argmin(good)) + 1} of {len(good)} breaks the authors' order; "
+            f"{path}: sample {int(np.argmin(good)) + 1} of {len(good)} is not in the authors' order; "
             "expected all prefixes of a session, from the longest down to one item, before the next session's"
         )
 
@@ -95,11 +91,12 @@ def _require_samples(good: np.ndarray, path: Path) -> None:
 def import_pickles(folder: str | os.PathLike, name: str) -> SessionDataset:
     """Import a folder of the authors' pickles, without running code in them.
 
-    Training sessions come from `train.txt`, or without it from `all_train_seq.txt`; test sessions from `test.txt`. They
-    have no dates, but training sessions are in order of date. An item's raw id is its number.
+    Training sessions come from `train.txt`, or from `all_train_seq.txt` if that is missing; test sessions come from
+    `test.txt`. They have no dates, but training sessions are in order of date. An item's raw id is its number.
 
     Raises:
-        InputError: a file is missing or damaged, or holds anything but lists, tuples, ints and strings in that layout.
+        InputError: a file is missing or damaged, or contains anything else than lists, tuples, ints and strings in
+            that layout.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -111,25 +108,20 @@ def import_pickles(folder: str | os.PathLike, name: str) -> SessionDataset:
         train = Sessions(items, np.concatenate([[0], np.cumsum(lengths)]))
     test = _sessions_of_samples(folder / "test.txt")
     n_items = int(max(train.items.max(), test.items.max())) + 1
-    return SessionDataset(
-        name=name,
-        train=train,
-        test=test,
-        item_ids=["", *map(str, range(1, n_items))],
-        item_clicks=np.bincount(train.items, minlength=n_items),
-        meta={"source": f"the authors' pickles in {folder.name}", "protocol": "sessions", "parameters": {}},
-    )
+    item_ids, item_clicks = ["", *map(str, range(1, n_items))], np.bincount(train.items, minlength=n_items)
+    meta = {"source": f"the authors' pickles in {folder.name}", "protocol": "sessions", "parameters": {}}
+    return SessionDataset(name, train, test, item_ids, item_clicks, meta)
 
 
 def export_pickles(dataset: SessionDataset, folder: str | os.PathLike) -> None:
     """Write `train.txt`, `test.txt` and `all_train_seq.txt` into a folder, in the authors' order of samples."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    items, offsets = dataset.train.items.tolist(), dataset.train.offsets.tolist()
+    train = np.split(dataset.train.items, dataset.train.offsets[1:-1])
     contents = {
         "train.txt": authors_samples(dataset.train),
         "test.txt": authors_samples(dataset.test),
-        "all_train_seq.txt": [items[start:end] for start, end in pairwise(offsets)],
+        "all_train_seq.txt": [items.tolist() for items in train],
     }
     for name, content in contents.items():
         with atomic_file(folder / name) as path, open(path, "wb") as file:
@@ -137,7 +129,7 @@ def export_pickles(dataset: SessionDataset, folder: str | os.PathLike) -> None:
 
 
 def authors_samples(sessions: Sessions) -> tuple[list[list[int]], list[int]]:
-    """(inputs, labels): sessions in order, the longest prefix of each first."""
+    """The samples as (inputs, labels): sessions in order, the longest prefix of each first."""
     positions = sessions.sample_positions()
     starts = sessions.sample_starts(positions)
     order = np.lexsort((-positions, starts))

@@ -5,7 +5,6 @@ Source: Wu et al. (AAAI 2019), section 4, and the authors' preprocessing code wh
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from fractions import Fraction
 
 import numpy as np
@@ -23,10 +22,10 @@ PROTOCOLS = ("sessions", "course")  # the paper's, and the Datawhale course's
 def build_dataset(
     clicks: Clicks, name: str, source: str, protocol: str = "sessions", *, seed: int = 0, **parameters
 ) -> SessionDataset:
-    """Apply a protocol: `build_sessions` with these parameters, or `build_users` with this seed.
+    """Apply a protocol: `build_sessions` with the parameters, or `build_users` with the seed.
 
     Raises:
-        InputError: another protocol, or as the two.
+        InputError: the protocol is unknown, or `build_sessions` or `build_users` raises it.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"unknown protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
@@ -46,16 +45,16 @@ def build_sessions(
     """Apply the paper's protocol.
 
     1. A session's date is the time of its last click in the log.
-    2. Sessions of one click are dropped; then items clicked fewer than `min_item_clicks` times are removed; then
+    2. Sessions of one click are dropped. Then items clicked fewer than `min_item_clicks` times are removed. Then
        sessions left with fewer than two clicks are dropped.
     3. The clicks of a session are sorted by the log's `order` if it has one (stable), else they keep their order.
-    4. Sessions dated before the latest date minus `test_days` are for training, those after it for testing. Sessions
-       exactly on the boundary are dropped.
-    5. Training sessions are sorted by date, those of equal date by first appearance in the log; so are test sessions.
+    4. Sessions dated before the latest date minus `test_days` are for training, and those after it for testing.
+       Sessions exactly on the boundary are dropped.
+    5. Training and test sessions are each sorted by date, and those of equal date by first appearance in the log.
     6. Items are numbered from 1 in order of first appearance in the training sessions. Items that do not occur there
-       are removed from the test sessions; test sessions left with fewer than two clicks are dropped.
-    7. Only the last `fraction` of the training samples is kept (Yoochoose 1/4 and 1/64). The cut can fall inside a
-       session, which then contributes its shortest prefixes only. It does not change the numbering of items.
+       are removed from the test sessions, and test sessions left with fewer than two clicks are dropped.
+    7. Only the last `fraction` of the training samples is kept (Yoochoose 1/4 and 1/64). If the cut falls inside a
+       session, that session contributes its shortest prefixes only. The numbering of items does not change.
 
     Args:
         clicks: the log.
@@ -76,44 +75,33 @@ def build_sessions(
     if not len(train_dates):
         raise InputError(
             f"no training sessions: every session is dated within {test_days:g} days of the latest one, "
-            f"{_day(latest)}; choose a smaller test_days"
+            f"{pd.Timestamp(latest, unit='s')} UTC; choose a smaller test_days"
         )
     codes, first_seen = pd.factorize(train_items)
     number = np.zeros(len(clicks.item_ids), dtype=np.int32)  # (items,), of the code; 0: not in training
     number[first_seen] = np.arange(1, len(first_seen) + 1)
     train, first_samples = _most_recent(train_offsets, fraction)
     start = train_offsets[train]
-    train = Sessions(
-        (codes[start:] + 1).astype(np.int32), train_offsets[train:] - start, train_dates[train:], first_samples
-    )
+    items = (codes[start:] + 1).astype(np.int32)
+    train = Sessions(items, train_offsets[train:] - start, train_dates[train:], first_samples)
 
     seen = number[table["item"]] > 0
     test_items, test_offsets, test_dates = _flatten(_drop_short(table[seen]), date, date > boundary)
     if not len(test_dates):
         raise InputError(
-            f"no test sessions: none after {_day(boundary)} has two clicks on items that occur in training; "
-            "choose a larger test_days"
+            f"no test sessions: none after {pd.Timestamp(boundary, unit='s')} UTC has two clicks on items that occur "
+            "in training; choose a larger test_days"
         )
-    return SessionDataset(
-        name=name,
-        train=train,
-        test=Sessions(number[test_items], test_offsets, test_dates),
-        item_ids=["", *(clicks.item_ids[code] for code in first_seen.tolist())],
-        item_clicks=np.bincount(train.items, minlength=len(first_seen) + 1),
-        meta={
-            "source": source,
-            "protocol": "sessions",
-            "parameters": {
-                "test_days": float(test_days),
-                "min_item_clicks": int(min_item_clicks),
-                "fraction": str(fraction),
-            },
-        },
-    )
+    test = Sessions(number[test_items], test_offsets, test_dates)
+    item_ids = ["", *(clicks.item_ids[code] for code in first_seen.tolist())]
+    item_clicks = np.bincount(train.items, minlength=len(item_ids))
+    parameters = {"test_days": float(test_days), "min_item_clicks": int(min_item_clicks), "fraction": str(fraction)}
+    meta = {"source": source, "protocol": "sessions", "parameters": parameters}
+    return SessionDataset(name, train, test, item_ids, item_clicks, meta)
 
 
 def _checked(test_days: float, min_item_clicks: int, fraction: Fraction | str | float) -> Fraction:
-    """The fraction as a Fraction, after a check of all three ranges."""
+    """Check the ranges of all three; return the fraction as a Fraction."""
     try:
         share = Fraction(str(fraction))
     except (ValueError, ZeroDivisionError):
@@ -123,12 +111,8 @@ def _checked(test_days: float, min_item_clicks: int, fraction: Fraction | str | 
     if not 0 <= test_days < float("inf"):
         raise InputError(f"test_days={test_days!r}: expected a number of days, at least 0")
     if not min_item_clicks >= 1:
-        raise InputError(f"min_item_clicks={min_item_clicks!r}: expected a whole number from 1")
+        raise InputError(f"min_item_clicks={min_item_clicks!r}: expected a whole number, at least 1")
     return share
-
-
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _drop_short(table: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +131,7 @@ def _filter(table: pd.DataFrame, min_item_clicks: int) -> tuple[pd.DataFrame, np
     table = _drop_short(table[counts[table["item"]] >= min_item_clicks])
     if table.empty:
         raise InputError(
-            f"no session keeps two clicks once the items clicked fewer than {min_item_clicks} times are removed; "
+            f"no session has two clicks after removing the items clicked fewer than {min_item_clicks} times; "
             "choose a smaller min_item_clicks"
         )
     return table, date
@@ -168,11 +152,11 @@ def _flatten(table: pd.DataFrame, date: np.ndarray, chosen: np.ndarray) -> tuple
 
 
 def _most_recent(offsets: np.ndarray, fraction: Fraction) -> tuple[int, int | None]:
-    """Rule 7: the first session kept, and how many samples it contributes where that is not all of them."""
+    """Rule 7: the first session kept, and the number of samples it contributes (None: all of them)."""
     samples = np.cumsum(np.diff(offsets) - 1)  # (sessions,), up to and with each session
     kept = int(samples[-1]) * fraction.numerator // fraction.denominator
     if kept == 0:
-        raise InputError(f"{fraction} of {samples[-1]} training samples is none; choose a larger fraction")
+        raise InputError(f"{fraction} of {samples[-1]} training samples is less than one; choose a larger fraction")
     first = int(np.searchsorted(samples, samples[-1] - kept, side="right"))
     contributes = int(samples[first] - (samples[-1] - kept))
     return first, None if contributes == offsets[first + 1] - offsets[first] - 1 else contributes

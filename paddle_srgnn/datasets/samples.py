@@ -1,6 +1,6 @@
-"""Samples, and batches of packed graphs: `SampleBatches` is a `paddle.io.Dataset` for any `paddle.io.DataLoader`.
+"""Samples in batches of packed graphs: `SampleBatches` is a `paddle.io.Dataset` for any `paddle.io.DataLoader`.
 
-A sample is the position of its target in the flat items of the sessions; its input is the session's clicks before it.
+A sample is the position of its target in the flat items of the sessions. Its input is the session's clicks before it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ paddle = import_paddle()
 
 
 class Batch(NamedTuple):
-    """B samples: their sessions as packed graphs, and the items that were clicked next."""
+    """B samples: the packed graphs of their sessions, and the items clicked next."""
 
     graph: PackedGraph
     target: paddle.Tensor  # (B,) int64
 
 
 def epoch_order(n_samples: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of the samples (n_samples,) int64 that depends on nothing but its arguments."""
+    """A permutation of the samples, int64 (n_samples,), that depends on the arguments only."""
     return np.random.default_rng([seed, epoch]).permutation(n_samples)
 
 
@@ -33,9 +33,9 @@ class SampleBatches(paddle.io.Dataset):
     """A map-style dataset whose item k is the whole batch k: one numpy pass builds all graphs of a batch.
 
     Args:
-        sessions: where the samples lie.
-        batch_size: B; the last batch has the samples that are left.
-        max_session_length: the number of most recent clicks of an input that are kept.
+        sessions: the sessions to take samples from.
+        batch_size: B; the last batch may be smaller.
+        max_session_length: the number of most recent clicks to keep of each input.
         positions: (n,) the targets of the samples, in this order (default: all, in the order of the sessions).
     """
 
@@ -63,10 +63,10 @@ class SampleBatches(paddle.io.Dataset):
 
 
 def sample_batches(dataset: SampleBatches) -> Iterator[Batch]:
-    """The batches in order, on Paddle's current device; each is built when its turn comes.
+    """Yield the batches in order, on Paddle's current device. Each is built on demand.
 
-    Building one takes 0.3 ms of 100 samples and 1.2 ms of 512, where a training step takes 70 ms and more: a
-    `DataLoader` with or without workers saves nothing, and is not used here.
+    Building a batch takes 0.3 ms for 100 samples and 0.6 ms for 512, while a training step takes 70 ms or more.
+    A `DataLoader` would therefore save no time.
     """
     for k in range(len(dataset)):
         *graph, target = map(paddle.to_tensor, dataset[k])
@@ -74,5 +74,5 @@ def sample_batches(dataset: SampleBatches) -> Iterator[Batch]:
 
 
 def data_loader(dataset: SampleBatches, num_workers: int = 0) -> paddle.io.DataLoader:
-    """The same batches through Paddle's DataLoader; an item is the list `[*graph, target]` of a batch's tensors."""
+    """The same batches from Paddle's DataLoader. An item is the list `[*graph, target]` of a batch's tensors."""
     return paddle.io.DataLoader(dataset, batch_size=None, num_workers=num_workers, return_list=True)

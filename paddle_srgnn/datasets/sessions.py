@@ -1,4 +1,4 @@
-"""Sessions in memory and on disk: flat, memory-mapped arrays of clicks, with a recorded hash of every file."""
+"""Sessions in memory and on disk, as flat, memory-mapped arrays of clicks. A dataset records the hash of each file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import atomic_folder, sha256
+from ..files import atomic_folder, sha256, write_json
 
 FORMAT = 1
 DTYPES = {"items": np.int32, "offsets": np.int64, "dates": np.int64}
@@ -24,13 +24,13 @@ REMAKE = "preprocess the log again"
 class Sessions:
     """Sessions one after another, and the samples in them.
 
-    A sample is the position `p` of its target in `items`. Every click but a session's first is a target; the input is
+    A sample is the position `p` of its target in `items`. Every click but a session's first is a target. The input is
     the session's clicks before it, `items[start:p]`.
 
     Attributes:
         items: item numbers from 1, int32 (clicks,).
-        offsets: where each session starts in `items`, and the end, int64 (sessions + 1,).
-        dates: int64 UTC seconds (sessions,), ascending; None if the source has no dates.
+        offsets: where each session starts in `items`, and where the last one ends, int64 (sessions + 1,).
+        dates: UTC seconds, ascending, int64 (sessions,); None if the source has no dates.
         first_samples: number of samples of the first session, its shortest prefixes; None: all of them.
     """
 
@@ -49,10 +49,8 @@ class Sessions:
 
     @property
     def n_samples(self) -> int:
-        all_samples = len(self.items) - len(self)
-        if self.first_samples is None:
-            return all_samples
-        return all_samples - (int(self.offsets[1]) - 1 - self.first_samples)
+        cut = 0 if self.first_samples is None else int(self.offsets[1]) - 1 - self.first_samples
+        return len(self.items) - len(self) - cut
 
     def sample_positions(self) -> np.ndarray:
         """Positions of the targets in `items`, ascending, int64 (n_samples,)."""
@@ -63,14 +61,11 @@ class Sessions:
         return np.flatnonzero(is_target)
 
     def sample_starts(self, positions: np.ndarray) -> np.ndarray:
-        """Where the sessions of the given targets start in `items`, int64, as many as `positions`."""
+        """Where the session of each target (n,) starts in `items`, int64 (n,)."""
         return self.offsets[np.searchsorted(self.offsets, positions, side="right") - 1]
 
     def split_recent(self, share: float) -> tuple[Sessions, Sessions]:
-        """Split off the most recent share of the sessions; sessions stay whole.
-
-        Returns:
-            The older sessions and the most recent ones, as views of these.
+        """Split off the most recent share of the sessions: views of the older and of the recent sessions.
 
         Raises:
             InputError: one side would be empty.
@@ -96,10 +91,10 @@ class SessionDataset:
         name: the dataset's name.
         train, test: the sessions.
         valid: the course's sessions for validation; None under the paper's protocol.
-        item_ids: raw id of each item number; "" for the padding, number 0.
+        item_ids: the raw id of each item number; "" for the padding, number 0.
         item_clicks: clicks of each item in `train`, int64 (n_items,); 0 for the padding.
         meta: origin and parameters; for an opened dataset, its meta.json.
-        path: the folder of an opened dataset; None for one in memory.
+        path: the folder of an opened dataset; None for a dataset in memory.
     """
 
     name: str
@@ -113,17 +108,17 @@ class SessionDataset:
 
     @property
     def protocol(self) -> str:
-        """What the sessions are and how they are sampled and measured: "sessions" or "course"."""
+        """The protocol that defines the sessions, samples and metrics: "sessions" or "course"."""
         return "sessions" if self.valid is None else "course"
 
     @property
     def is_sample(self) -> bool:
-        """Whether this is the embedded sample, which has no folder and is generated anew."""
+        """Whether this is the embedded sample in memory."""
         return self.path is None and "synthetic" in self.meta
 
     @property
     def parts(self) -> dict[str, Sessions]:
-        """The sessions by the name of their part: train, valid where there is one, test."""
+        """The sessions by part: train, valid if there is one, and test."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: sessions for name, sessions in parts.items() if sessions is not None}
 
@@ -134,10 +129,7 @@ class SessionDataset:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of sessions and items, without name and origin.
-
-        `open_dataset` takes it from meta.json instead of reading every file; a copy with other fields computes its own.
-        """
+        """SHA-256 of sessions and items, without name and origin; `open_dataset` reads it from meta.json."""
         return _content_hash(self)
 
 
@@ -157,10 +149,7 @@ def _arrays(dataset: SessionDataset) -> dict[str, np.ndarray]:
 
 
 def write_dataset(dataset: SessionDataset, folder: str | os.PathLike, replace: bool = False) -> None:
-    """Write a dataset in the processed layout; the folder appears whole or not at all.
-
-    Args:
-        replace: whether to replace an existing folder.
+    """Write a dataset in the processed layout. The folder is either complete or absent.
 
     Raises:
         InputError: the folder exists and `replace` is false.
@@ -170,31 +159,20 @@ def write_dataset(dataset: SessionDataset, folder: str | os.PathLike, replace: b
             np.save(new / f"{name}.npy", array, allow_pickle=False)
         write_items(new / "items.csv", dataset)
         files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(new.iterdir())}
-        meta = dataset.meta | {
-            "format": FORMAT,
-            "name": dataset.name,
-            "n_items": dataset.n_items,
-            "first_samples": dataset.train.first_samples,
-            "counts": {
-                f"{part}_{what}": count
-                for part, sessions in dataset.parts.items()
-                for what, count in (
-                    ("sessions", len(sessions)),
-                    ("clicks", len(sessions.items)),
-                    ("samples", sessions.n_samples),
-                )
-            },
-            "files": files,
-            "hash": _content_hash(dataset),
-        }
-        (new / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        counts = {}
+        for part, sessions in dataset.parts.items():
+            sizes = {"sessions": len(sessions), "clicks": len(sessions.items), "samples": sessions.n_samples}
+            counts |= {f"{part}_{what}": size for what, size in sizes.items()}
+        meta = {"format": FORMAT, "name": dataset.name, "n_items": dataset.n_items}
+        meta |= {"first_samples": dataset.train.first_samples, "counts": counts}
+        write_json(new / "meta.json", dataset.meta | meta | {"files": files, "hash": _content_hash(dataset)})
 
 
 def open_dataset(folder: str | os.PathLike) -> SessionDataset:
-    """Open a processed dataset; its arrays are memory-mapped. Sizes are checked here, contents by `verify_dataset`.
+    """Open a processed dataset. Arrays are memory-mapped, and only sizes are checked: see `verify_dataset`.
 
     Raises:
-        InputError: the folder is not a dataset or has another format, or its files do not fit together.
+        InputError: the folder is not a dataset, has another format version, or has inconsistent files.
     """
     folder = Path(folder)
     meta = _read_meta(folder)
@@ -202,17 +180,15 @@ def open_dataset(folder: str | os.PathLike) -> SessionDataset:
         for name, recorded in meta["files"].items():
             size = (folder / name).stat().st_size
             if size != recorded["bytes"]:
-                raise InputError(
-                    f"{folder / name} has {size} bytes, expected {recorded['bytes']}; {REMAKE}"
-                )
+                raise InputError(f"{folder / name} has {size} bytes, expected {recorded['bytes']}; {REMAKE}")
         names = ("train", "valid", "test") if "valid_items.npy" in meta["files"] else ("train", "test")
         parts = {part: _open_sessions(folder, part, meta) for part in names}
         item_ids, item_clicks = read_items(folder / "items.csv")
         if len(item_ids) != meta["n_items"]:
             raise InputError(f"{folder / 'items.csv'} has {len(item_ids) - 1} items, expected {meta['n_items'] - 1}")
         parts["train"] = replace(parts["train"], first_samples=meta["first_samples"])
-        numbering = {"item_ids": item_ids, "item_clicks": item_clicks}
-        dataset = SessionDataset(meta["name"], **parts, **numbering, meta=meta, path=folder)
+        items = {"item_ids": item_ids, "item_clicks": item_clicks}
+        dataset = SessionDataset(meta["name"], **parts, **items, meta=meta, path=folder)
         vars(dataset)["hash"] = meta["hash"]  # the value of its cached property
         return dataset
     except FileNotFoundError as error:
@@ -239,7 +215,7 @@ def _open_sessions(folder: Path, part: str, meta: dict) -> Sessions:
     arrays = {}
     for kind, dtype in DTYPES.items():
         path = folder / f"{part}_{kind}.npy"
-        if path.name not in meta["files"]:  # dates are optional; without another Sessions raises a TypeError
+        if path.name not in meta["files"]:  # dates are optional; Sessions raises a TypeError without another array
             continue
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -261,16 +237,16 @@ def _open_sessions(folder: Path, part: str, meta: dict) -> Sessions:
 
 
 def write_items(path: Path, dataset: SessionDataset) -> None:
-    """Write items.csv: number, raw id and training clicks of every item but the padding."""
+    """Write items.csv: number, raw id and training clicks of each item except the padding."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "raw_id", "training_clicks"])
-        clicks = dataset.item_clicks.tolist()
-        writer.writerows(zip(range(1, dataset.n_items), dataset.item_ids[1:], clicks[1:], strict=True))
+        numbers, clicks = range(1, dataset.n_items), dataset.item_clicks[1:].tolist()
+        writer.writerows(zip(numbers, dataset.item_ids[1:], clicks, strict=True))
 
 
 def read_items(path: Path) -> tuple[list[str], np.ndarray]:
-    """Raw ids and training clicks of every item, the padding first."""
+    """Raw ids and training clicks, int64 (n_items,), of each item. The padding comes first."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         next(rows, None)
@@ -278,25 +254,18 @@ def read_items(path: Path) -> tuple[list[str], np.ndarray]:
             index, raw_ids, clicks = zip(*rows, strict=True)
             numbers = np.array([index, clicks], dtype=np.int64)  # (2, items)
         except ValueError as error:  # no rows, or a row without three fields or without numbers
-            raise InputError(
-                f"{path} is damaged: expected index,raw_id,training_clicks; {REMAKE}"
-            ) from error
+            raise InputError(f"{path} is damaged: expected index,raw_id,training_clicks; {REMAKE}") from error
     if not np.array_equal(numbers[0], np.arange(1, len(index) + 1)):
         raise InputError(f"{path} is damaged: its items are not numbered 1, 2, 3, ...; {REMAKE}")
     return ["", *raw_ids], np.concatenate([[0], numbers[1]])
 
 
-def verify_dataset(dataset: SessionDataset | str | os.PathLike) -> None:
-    """Check every file of a dataset against its recorded hash, and the range of the item numbers.
-
-    Args:
-        dataset: a dataset or its folder. For a dataset in memory only the range is checked.
+def verify_dataset(dataset: SessionDataset) -> None:
+    """Check the range of a dataset's item numbers and, if it has a folder, each file against its recorded hash.
 
     Raises:
-        InputError: a file was altered; the message names it.
+        InputError: a file was altered, or an item number is out of range.
     """
-    if not isinstance(dataset, SessionDataset):
-        dataset = open_dataset(dataset)
     if dataset.path is not None:
         for name, recorded in dataset.meta["files"].items():
             if sha256(dataset.path / name) != recorded["sha256"]:
@@ -306,7 +275,5 @@ def verify_dataset(dataset: SessionDataset | str | os.PathLike) -> None:
     for part, sessions in dataset.parts.items():
         low, high = int(sessions.items.min()), int(sessions.items.max())
         if low < 1 or high >= dataset.n_items:
-            raise InputError(
-                f"{dataset.name}: {part} sessions hold item {low if low < 1 else high}, "
-                f"expected 1 to {dataset.n_items - 1}"
-            )
+            found, expected = low if low < 1 else high, f"1 to {dataset.n_items - 1}"
+            raise InputError(f"{dataset.name}: {part} sessions contain item {found}, expected {expected}")

@@ -1,12 +1,12 @@
-"""The embedded sample: SYNTHETIC clicks from a seeded generator that knows its own next-click distribution.
+"""The embedded sample: SYNTHETIC clicks from a seeded generator, so that a fresh clone trains without a download.
 
-They let a fresh clone train without a download. The generator is a known second-order Markov chain, so the
-best possible ranking, the ceiling of every model, is known too.
+The generator is a second-order Markov chain. Its next-click distribution is known, and so is the best possible ranking,
+the upper bound for any model.
 
-A category is one brand's items of one kind. A shopper compares two brands of a kind by turns: after an item of brand A
-and one of brand B comes another of brand A, and now and then any brand of the kind. Besides that a shopper repeats the
-current item, returns to the previous one, or wanders to any item of the shop. Counting which item follows which sees
-neither the previous click nor what two items of a category have in common; a model of whole sessions can learn both.
+A category is one brand's items of one kind. A shopper alternates between two brands of a kind: after an item of brand A
+and one of brand B comes another of brand A, and sometimes any brand of the kind. Shoppers also repeat the current item,
+return to the previous one, or wander to any item of the shop. First-order counts see neither the previous click nor
+what the items of a category have in common. A model of whole sessions can learn both.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ TEST_DAYS = 7  # the paper's for Diginetica
 
 @dataclass(frozen=True)
 class Knobs:
-    """What the shop and its shoppers are like; the defaults are the embedded sample's.
+    """Parameters of the shop and its shoppers. The defaults are those of the embedded sample.
 
-    They were chosen so that first-order counts reach about half of the ceiling, and that the recipe `paper`, whose
-    learning rate decays after the third epoch, has enough steps to come near to it.
+    With the defaults, first-order counts reach about half of the upper bound, and the recipe `paper`, whose learning
+    rate decays after the third epoch, has enough steps to come close to it.
     """
 
     sessions: int = 30_000  # before the protocol, which drops those of one click
     items: int = 1_000
     kinds: int = 8
     brands: int = 30
-    alternate: float = 0.85  # of comparing shoppers, the share that goes back to the previous item's category
+    alternate: float = 0.85  # share of comparing shoppers that return to the previous item's category
     repeat: float = 0.06  # probability that the next click repeats the current item
     back: float = 0.08  # ... that it returns to the previous item
     wander: float = 0.04  # ... that it is any item, by popularity
@@ -55,11 +55,8 @@ class Knobs:
 class World:
     """A synthetic shop and its shoppers: a second-order Markov chain over items.
 
-    Items have codes `0 .. items - 1`, grouped by category; `item_ids[code]` is an item's raw id in the log.
-
-    Args:
-        seed: of the shop (which item is where, and how popular) and, in a stream of its own, of the clicks.
-        knobs: what they are like.
+    Items have codes `0 .. items - 1`, grouped by category. `item_ids[code]` is an item's raw id in the log. The shop
+    (categories and popularity) and the clicks are drawn from separate random streams of `seed`.
     """
 
     def __init__(self, seed: int = 0, knobs: Knobs | None = None):
@@ -72,17 +69,17 @@ class World:
         weight = 1.0 / (1.0 + rank + knobs.shift) ** knobs.zipf
         self.popularity = weight / weight.sum()  # (items,)
         self.item_ids = np.argsort(rng.random(100 * knobs.items))[: knobs.items].astype(str).tolist()
-        # Items are grouped by category, so that one cumulative sum serves to draw from the shop and from a category.
+        # Items are grouped by category, so one cumulative sum is enough to draw from the shop and from a category.
         self._cumulative = np.concatenate([[0.0], np.cumsum(self.popularity)])  # (items + 1,)
         self._bounds = np.searchsorted(self.categories, np.arange(n_categories + 1))  # (categories + 1,)
-        category_popularity = np.diff(self._cumulative[self._bounds])  # (categories,), 0 where there is no item
+        category_popularity = np.diff(self._cumulative[self._bounds])  # (categories,), 0 if empty
         self._share = self.popularity / category_popularity[self.categories]  # (items,), within the category
         kind = np.arange(n_categories) // knobs.brands  # (categories,)
         within_kind = (kind[:, None] == kind) * category_popularity  # (categories, categories)
         self._within_kind = within_kind / within_kind.sum(axis=1, keepdims=True)
 
     def _next_categories(self, previous: np.ndarray, current: np.ndarray) -> np.ndarray:
-        """Chance of each category for a shopper who compares, after the items (n,) and (n,): (n, categories)."""
+        """Probability of each category for a shopper who compares, after items (n,) and (n,): (n, categories)."""
         before, now = self.categories[previous], self.categories[current]  # (n,) each
         alternate = self.knobs.alternate * (before != now)  # (n,)
         chance = (1.0 - alternate[:, None]) * self._within_kind[now]
@@ -93,7 +90,7 @@ class World:
         """The true distribution of the next click.
 
         Args:
-            previous: codes of the clicks before the current ones, (n,); at a session's first click the current ones.
+            previous: codes of the clicks before the current ones, (n,); at a session's first click, `current`.
             current: codes of the current clicks, (n,).
 
         Returns:
@@ -122,11 +119,7 @@ class World:
         return np.where(repeats, current, np.where(returns, previous, elsewhere))
 
     def sessions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the sessions.
-
-        Returns:
-            The clicked items' codes, int64 (clicks,), session after session, and the lengths, int64 (sessions,).
-        """
+        """Draw sessions: the codes of the clicked items, int64 (clicks,), and the lengths, int64 (sessions,)."""
         knobs = self.knobs
         rng = np.random.default_rng([self.seed, 1])
         waited = -np.log1p(-rng.random(knobs.sessions))  # (sessions,), exponential by its inverse
@@ -144,8 +137,7 @@ class World:
     def log(self) -> pd.DataFrame:
         """The sessions in Diginetica's raw layout, a row per click.
 
-        As there, only `timeframe` (milliseconds since the session's start) tells a session's clicks apart in time, and
-        its rows come in any order.
+        As there, a session's rows come in any order, and `timeframe` (milliseconds since its start) orders them.
         """
         clicks, lengths = self.sessions()
         rng = np.random.default_rng([self.seed, 2])
@@ -153,22 +145,16 @@ class World:
         elapsed = np.cumsum(rng.integers(1_000, 120_000, size=len(clicks)))
         start = elapsed[np.cumsum(lengths) - lengths]  # (sessions,)
         day = FIRST_DAY + rng.integers(self.knobs.days, size=len(lengths))  # (sessions,)
-        table = pd.DataFrame(
-            {
-                "sessionId": session + 1,
-                "userId": "NA",
-                "itemId": np.array(self.item_ids)[clicks],
-                "timeframe": elapsed - start[session],
-                "eventdate": day.astype(str)[session],
-            }
-        )
+        ids, timeframe, eventdate = np.array(self.item_ids)[clicks], elapsed - start[session], day.astype(str)[session]
+        columns = {"sessionId": session + 1, "userId": "NA", "itemId": ids}
+        table = pd.DataFrame(columns | {"timeframe": timeframe, "eventdate": eventdate})
         return table.iloc[np.lexsort((rng.random(len(clicks)), session))].reset_index(drop=True)
 
 
 def sample_dataset(seed: int = 0, knobs: Knobs | None = None) -> SessionDataset:
-    """The embedded sample: a world's log, through the same reader and the same protocol as a real one.
+    """The embedded sample: a world's log, read and split like a real one.
 
-    `meta["synthetic"]` records the seed and the knobs; `sample_world` makes the world from them again.
+    `meta["synthetic"]` records the seed and the knobs, from which `sample_world` rebuilds the world.
     """
     world = World(seed, knobs)
     with tempfile.TemporaryDirectory() as folder:
@@ -180,7 +166,7 @@ def sample_dataset(seed: int = 0, knobs: Knobs | None = None) -> SessionDataset:
 
 
 def sample_world(dataset: SessionDataset) -> World | None:
-    """The world that made a sample, also one written to disk and opened again; None for real data."""
+    """The world that generated a sample, in memory or opened from disk; None for real data."""
     if "synthetic" not in dataset.meta:
         return None
     knobs = dict(dataset.meta["synthetic"])

@@ -1,4 +1,4 @@
-"""Files of named arrays: reads .safetensors, .npz and .pdparams, writes the first two, and never runs a file's code."""
+"""Read named arrays from .safetensors, .npz and .pdparams files without running code, and write the first two."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a file by name, in the format of its suffix.
 
     Raises:
-        InputError: another suffix, or the file is missing, damaged or holds anything but arrays of numbers.
+        InputError: another suffix, or the file is missing or damaged, or contains anything but arrays of numbers.
     """
     readers = {".safetensors": read_safetensors, ".npz": _read_npz, PDPARAMS: _read_pdparams}
     if path.suffix not in readers:
-        raise InputError(f"{path}: found a file that ends in {path.suffix!r}, expected one of {', '.join(readers)}")
+        raise InputError(f"{path}: ends in {path.suffix!r}, expected one of {', '.join(readers)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     return readers[path.suffix](path)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write .safetensors or .npz, by the suffix; the same arrays in the same order give the same bytes.
+    """Write .safetensors or .npz, by the suffix. The same arrays in the same order give the same bytes.
 
     Raises:
         InputError: another suffix.
@@ -45,7 +45,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with atomic_file(path) as temporary:
         if path.suffix == ".npz":
-            with open(temporary, "wb") as file:  # a name would get the suffix .npz
+            with open(temporary, "wb") as file:  # given a name, numpy would append .npz
                 np.savez(file, **contiguous)
         else:
             save_file(contiguous, temporary)
@@ -60,10 +60,10 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_pdparams(path: Path) -> dict[str, np.ndarray]:
-    """What `paddle.save` writes of a state dict, by Paddle 2 or 3, with its pickle protocols 2 to 4."""
-    content = load_pickle(path, "a state dict of numpy arrays, as paddle.save writes it", _stand_ins())
+    """A state dict that `paddle.save` of Paddle 2 or 3 wrote, with pickle protocol 2 to 4."""
+    content = load_pickle(path, "a state dict of numpy arrays, as paddle.save writes it", _STAND_INS)
     if not isinstance(content, dict):
-        raise InputError(f"{path}: found a {type(content).__name__}, expected the dict of a state dict")
+        raise InputError(f"{path}: found a {type(content).__name__}, expected a state dict")
     arrays = {}
     for name, value in content.items():
         if name == PARAMETER_NAMES:
@@ -74,20 +74,8 @@ def _read_pdparams(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _stand_ins() -> dict[tuple[str, str], object]:
-    """Stand-ins for the names in a .pdparams; never numpy's own code, which a crafted dtype could exploit."""
-    stand_ins = {
-        ("numpy", "ndarray"): _NDARRAY,
-        ("numpy", "dtype"): _Call(_dtype),
-        ("_codecs", "encode"): _Call(_encode),  # of protocol 2, which has no bytes
-    }
-    for core in ("numpy.core", "numpy._core"):  # before and since numpy 2
-        stand_ins[f"{core}.multiarray", "_reconstruct"] = _Call(_empty)
-    return stand_ins
-
-
 class _Call:
-    """A function that a pickle may call; it refuses any state."""
+    """A function that a pickle can call but not change."""
 
     __slots__ = ("_function",)
 
@@ -102,7 +90,7 @@ class _Call:
 
 
 class _Dtype:
-    """An array's type; its state gives the byte order."""
+    """The type of an array. A pickle sets the byte order as its state."""
 
     __slots__ = ("code", "dtype")
 
@@ -111,14 +99,14 @@ class _Dtype:
 
     def __setstate__(self, state):
         if not isinstance(state, tuple) or state[:1] != (3,) or state[1:2] not in (("<",), ("|",)):
-            raise InputError("refuses the state of a dtype: expected numbers, the lowest byte first")
+            raise InputError("refuses the state of a dtype: expected little-endian numbers")
         if any(state[2:5]):
             raise InputError("refuses an array with fields: expected numbers")
         self.dtype = np.dtype(state[1] + self.code)
 
 
 class _Array:
-    """An array; its state gives the content."""
+    """An array. A pickle sets shape, type and content as its state."""
 
     __slots__ = ("array",)
 
@@ -127,27 +115,25 @@ class _Array:
 
     def __setstate__(self, state):
         if not isinstance(state, tuple) or len(state) != 5:
-            raise InputError("refuses an array's state that is not of five parts")
+            raise InputError("refuses an array's state: expected five parts")
         _, shape, dtype, is_fortran, content = state
         if not isinstance(dtype, _Dtype) or dtype.dtype is None:
             raise InputError("refuses an array without a dtype")
         if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
             raise InputError(f"refuses the shape {shape!r}: expected whole numbers")
         if not isinstance(content, bytes) or len(content) != math.prod(shape) * dtype.dtype.itemsize:
-            raise InputError(f"refuses an array of shape {shape}: its content is not as many bytes")
-        order = "F" if is_fortran else "C"
-        self.array = np.frombuffer(content, dtype=dtype.dtype).reshape(shape, order=order)
+            raise InputError(f"refuses an array of shape {shape}: its content has another number of bytes")
+        self.array = np.frombuffer(content, dtype=dtype.dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
-def _dtype(*arguments) -> _Dtype:
-    code = arguments[0] if arguments else None
+def _dtype(code=None, *_) -> _Dtype:
     if not isinstance(code, str) or not re.fullmatch("[fiub][1248]", code):
         raise InputError(f"refuses an array of type {code!r}: expected numbers")
     return _Dtype(code)
 
 
-def _empty(*arguments) -> _Array:
-    if not arguments or arguments[0] is not _NDARRAY:
+def _empty(kind=None, *_) -> _Array:
+    if kind is not _NDARRAY:
         raise InputError("refuses the reconstruction of anything but an array")
     return _Array()
 
@@ -163,3 +149,11 @@ def _not_called(*arguments):
 
 
 _NDARRAY = _Call(_not_called)
+# Stand-ins for the names in a .pdparams. None is numpy's own code, which a crafted dtype could exploit.
+_STAND_INS = {
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _Call(_dtype),
+    ("_codecs", "encode"): _Call(_encode),  # in protocol 2, which has no bytes
+    ("numpy.core.multiarray", "_reconstruct"): _Call(_empty),  # before numpy 2
+    ("numpy._core.multiarray", "_reconstruct"): _Call(_empty),
+}

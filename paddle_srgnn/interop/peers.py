@@ -1,7 +1,7 @@
-"""Formats of SR-GNN's weights: Datawhale's, the authors' PyTorch code's and RecBole's.
+"""Weight formats of other SR-GNN implementations: Datawhale, the authors' PyTorch code and RecBole.
 
-The Datawhale reference has our keys. PyTorch's matrices are transposed. The authors' input gate has the opposite sign,
-n + z(h - n) for our h + z(n - h); since 1 - sigmoid(x) = sigmoid(-x), negating the gate's weights converts them.
+The Datawhale reference has the same keys as this package. PyTorch's matrices are transposed. The authors' input gate is
+reversed: n + z(h - n) instead of h + z(n - h). Since 1 - sigmoid(x) = sigmoid(-x), negating its weights converts it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class Peer:
     """An implementation's format.
 
     Attributes:
-        renamed: its names for our keys where they differ.
-        transposed: whether its matrices, the item table apart, are transposed.
-        negated: whether its input gate has the opposite sign.
-        unused: names of square matrices and of biases that it has and never reads.
-        score_item_zero: whether its softmax has the padding item among its classes.
+        renamed: its names for our keys, where they differ.
+        transposed: whether its matrices, except the item table, are transposed.
+        negated: whether its input gate is reversed.
+        unused: names of its square matrices and biases that it never reads.
+        score_item_zero: whether the padding item is a class of its softmax.
         max_session_length: number of most recent clicks that it reads by default.
-        torch_file: Python expression that reads its state dict from a PyTorch file, which this package does not read.
+        torch_file: Python expression that reads its state dict from a PyTorch file.
     """
 
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Import and export of other implementations' weights; `peers` describes their formats."""
+"""Import and export the weights of other implementations; `peers` describes their formats."""
 
 from __future__ import annotations
 
@@ -20,53 +20,45 @@ GATED = ("gnn.w_ih", "gnn.w_hh", "gnn.b_ih", "gnn.b_hh")  # their last axis: res
 
 
 def import_weights(peer: str, file: Path, run: Path, step: int = 1, max_session_length: int | None = None) -> None:
-    """Make a run from another implementation's weights.
+    """Create a run from another implementation's weights.
 
     Args:
         peer: a key of PEERS.
         file: .safetensors or .npz; for `datawhale` also .pdparams.
-        run: the folder to make, without items.csv, as the dataset is unknown, and without optimizer state.
+        run: the folder to create. It has no items.csv, because the dataset is unknown, and no optimizer state.
         step: message passing steps, which the weights do not determine.
-        max_session_length: number of most recent clicks to read; None: the implementation's default.
+        max_session_length: number of most recent clicks to read (default: as in the implementation).
 
     Raises:
-        InputError: the folder exists, or the file is not readable or of another implementation; the message names every
-            key that differs.
+        InputError: the folder exists, or the file cannot be read or comes from another implementation. The message
+            names each key that differs.
     """
     if run.exists():
         raise InputError(f"{run} exists already; choose another folder")
-    settings, model = _model_of(peer, file, step, max_session_length)
-    imported = {"imported": {"from": peer, "file": file.name, "sha256": sha256(file)}}
-    config = RunConfig("imported", settings, UNKNOWN_DATASET, describe_environment("cpu", 1) | imported)
+    its = PEERS[peer]
+    readable = WRITABLE + (PDPARAMS,) * (peer == "datawhale")
+    if file.suffix not in readable:
+        hint = f"; convert a PyTorch file to .npz: {how_to_make_npz(peer)}" if its.torch_file else ""
+        raise InputError(f"{file}: weights of {peer} are read from {', '.join(readable)}{hint}")
+    theirs = read_arrays(file)
+    n_items, embedding_dim = _sizes(peer, theirs, file)
+    length = max_session_length or its.max_session_length
+    sizes = {"embedding_dim": embedding_dim, "step": step, "max_session_length": length}
+    settings = Settings(**sizes, score_item_zero=its.score_item_zero)
+    model = SRGNN(settings.model_config(n_items))
+    ours = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    _require_alike(theirs, to_theirs(its, ours), f"{file}: not the weights of {peer}")
+    model.set_state_dict(to_ours(its, theirs, ours))
+    origin = {"imported": {"from": peer, "file": file.name, "sha256": sha256(file)}}
+    config = RunConfig("imported", settings, UNKNOWN_DATASET, describe_environment("cpu", 1) | origin)
     with atomic_folder(run) as temporary:
         write_config(temporary, config)
         (temporary / "checkpoints").mkdir()
         save_checkpoint(temporary, ["last"], model, settings, UNKNOWN_DATASET, Progress())
 
 
-def _model_of(peer: str, file: Path, step: int, max_session_length: int | None) -> tuple[Settings, SRGNN]:
-    its = PEERS[peer]
-    readable = WRITABLE + (PDPARAMS,) * (peer == "datawhale")
-    if file.suffix not in readable:
-        hint = f"; make an .npz of a PyTorch file: {how_to_make_npz(peer)}" if its.torch_file else ""
-        raise InputError(f"{file}: weights of {peer} are read from {', '.join(readable)}{hint}")
-    theirs = read_arrays(file)
-    n_items, embedding_dim = _sizes(peer, theirs, file)
-    settings = Settings(
-        embedding_dim=embedding_dim,
-        step=step,
-        score_item_zero=its.score_item_zero,
-        max_session_length=max_session_length or its.max_session_length,
-    )
-    model = SRGNN(settings.model_config(n_items))
-    ours = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
-    _require_alike(theirs, to_theirs(its, ours), f"{file}: not the weights of {peer}")
-    model.set_state_dict(to_ours(its, theirs, ours))
-    return settings, model
-
-
 def _sizes(peer: str, theirs: Mapping[str, np.ndarray], file: Path) -> tuple[int, int]:
-    """The number of items and the embedding size d, from the item table."""
+    """The number of items and the embedding dimension d, from the shape of the item table."""
     name = PEERS[peer].renamed.get(EMBEDDING, EMBEDDING)
     if name not in theirs:
         others = [other for other, its in PEERS.items() if its.renamed.get(EMBEDDING, EMBEDDING) in theirs]
@@ -78,49 +70,41 @@ def _sizes(peer: str, theirs: Mapping[str, np.ndarray], file: Path) -> tuple[int
 
 
 def _require_alike(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], what: str) -> None:
+    forms, expected_forms = (
+        {key: f"{array.dtype} {list(array.shape)}" for key, array in arrays.items()} for arrays in (found, expected)
+    )
     problems = []
     for key in sorted(found.keys() | expected.keys()):
-        if key not in expected:
-            problems.append(f"{key}: found {_form(found[key])}, expected no such key")
-        elif key not in found:
-            problems.append(f"{key}: missing, expected {_form(expected[key])}")
-        elif _form(found[key]) != _form(expected[key]):
-            problems.append(f"{key}: found {_form(found[key])}, expected {_form(expected[key])}")
+        form, expected_form = forms.get(key), expected_forms.get(key, "no such key")
+        if form != expected_form:
+            problems.append(f"{key}: {f'found {form}' if form else 'missing'}, expected {expected_form}")
         elif not np.isfinite(found[key]).all():
             problems.append(f"{key}: found values that are not finite")
     if problems:
         raise InputError(f"{what}: {'; '.join(problems)}")
 
 
-def _form(array: np.ndarray) -> str:
-    return f"{array.dtype} {list(array.shape)}"
-
-
 def to_ours(its: Peer, theirs: Mapping[str, np.ndarray], keys: Iterable[str]) -> dict[str, np.ndarray]:
     """A peer's arrays in our format, without those that it never reads."""
-    ours = {}
-    for key in keys:
-        array = theirs[its.renamed.get(key, key)]
-        ours[key] = _gate_turned(its, key, _turned(its, key, array))
-    return ours
+    return {key: _negated(its, key, _transposed(its, key, theirs[its.renamed.get(key, key)])) for key in keys}
 
 
 def to_theirs(its: Peer, ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Our arrays in a peer's format; those that it never reads are zero."""
+    """Our arrays in a peer's format. Arrays that it never reads are zero."""
     theirs = {
-        its.renamed.get(key, key): np.ascontiguousarray(_turned(its, key, _gate_turned(its, key, array)))
+        its.renamed.get(key, key): np.ascontiguousarray(_transposed(its, key, _negated(its, key, array)))
         for key, array in ours.items()
     }
     d = ours[EMBEDDING].shape[1]
     return theirs | {name: np.zeros((d, d) if name.endswith("weight") else d, np.float32) for name in its.unused}
 
 
-def _turned(its: Peer, key: str, array: np.ndarray) -> np.ndarray:
+def _transposed(its: Peer, key: str, array: np.ndarray) -> np.ndarray:
     return array.T if its.transposed and array.ndim == 2 and key != EMBEDDING else array
 
 
-def _gate_turned(its: Peer, key: str, array: np.ndarray) -> np.ndarray:
-    """An array in our layout, its input gate's third negated if the peer's gate has the opposite sign."""
+def _negated(its: Peer, key: str, array: np.ndarray) -> np.ndarray:
+    """An array in our layout, with the input gate's third negated if the peer's gate is reversed."""
     if not its.negated or key not in GATED:
         return array
     reset_gate, input_gate, new_state = np.split(array, 3, axis=-1)
@@ -128,13 +112,14 @@ def _gate_turned(its: Peer, key: str, array: np.ndarray) -> np.ndarray:
 
 
 def export_weights(peer: str, run: Run, file: Path) -> str | None:
-    """Write a run's weights in another implementation's format, .safetensors or .npz by the suffix.
+    """Write a run's weights in another implementation's format, as .safetensors or .npz by the suffix.
 
     Returns:
-        A note on item 0 if the run and the other implementation treat it differently, else None.
+        A note if the run and the other implementation treat item 0 differently, else None.
 
     Raises:
-        InputError: the file exists or has another suffix, or the run has a setting that the other implementation lacks.
+        InputError: the file exists or has another suffix, or the other implementation does not support the run's
+            settings.
     """
     its = PEERS[peer]
     if file.exists():
@@ -150,5 +135,5 @@ def export_weights(peer: str, run: Run, file: Path) -> str | None:
     if trained_with_item_zero == its.score_item_zero:
         return None
     if its.score_item_zero:
-        return f"{peer} scores the padding item 0, which was not a candidate in training: exclude it from its ranks"
+        return f"{peer} scores the padding item 0, which was not a candidate in training; exclude it from its ranks"
     return f"{peer} never scores the padding item 0, which was a class of the softmax that trained these weights"

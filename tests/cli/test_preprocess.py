@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from paddle_srgnn.datasets.sessions import open_dataset, verify_dataset
+from paddle_srgnn.datasets.load import load_dataset
+from paddle_srgnn.datasets.sessions import open_dataset
 
 SESSIONS = {"s1": ("05-01", "aab"), "s2": ("05-02", "bba"), "s3": ("05-03", "abab"), "s4": ("05-20", "ba")}
 DIGINETICA = "session_id;user_id;item_id;timeframe;eventdate\n" + "".join(
@@ -75,7 +76,7 @@ def test_the_same_sessions_from_every_format(run_command, raw, tmp_path, given):
     assert process.returncode == 0, process.stderr
     assert load(pickles / "train.txt") == TRAIN and load(pickles / "test.txt") == TEST
     assert load(pickles / "all_train_seq.txt") == [[1, 1, 2], [2, 2, 1], [1, 2, 1, 2]]
-    verify_dataset(out)
+    load_dataset(out)
     dataset = open_dataset(out)
     assert dataset.name == "tiny" and dataset.item_ids == ["", "a", "b"]
     assert f"next: srgnn train --data {out}" in process.stdout
@@ -123,7 +124,7 @@ def test_the_time_zone_does_not_matter(run_command, tmp_path):
 def test_the_sample(run_command, tmp_path):
     process = run_command("preprocess", "sample", "--out", tmp_path / "d", "--name", "mine")
     assert process.returncode == 0, process.stderr
-    verify_dataset(tmp_path / "d")
+    load_dataset(tmp_path / "d")
     assert open_dataset(tmp_path / "d").name == "mine"
 
 

@@ -18,6 +18,7 @@ from paddle_srgnn.datasets.course import (
     n_cuts,
     random_cuts,
 )
+from paddle_srgnn.datasets.load import load_dataset
 from paddle_srgnn.datasets.sessions import Sessions, open_dataset, verify_dataset, write_dataset
 from paddle_srgnn.errors import InputError
 
@@ -111,7 +112,7 @@ def test_the_dataset_on_disk(tmp_path):
     content[-4] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"valid_items\.npy was altered"):
-        verify_dataset(tmp_path / "d")
+        load_dataset(tmp_path / "d")
     path.unlink()
     with pytest.raises(InputError, match=r"valid_items\.npy is missing"):
         open_dataset(tmp_path / "d")

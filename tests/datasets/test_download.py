@@ -288,7 +288,7 @@ def test_nobody_there(server, path):
 @pytest.mark.parametrize(
     "answer, message",
     [
-        (lambda handler, status, body: handler.start(200, None), "does not say the file's length"),
+        (lambda handler, status, body: handler.start(200, None), "does not give the file's length"),
         (lambda handler, status, body: handler.start(200, 0), "without a file"),
         (lambda handler, status, body: handler.start(204, None), "without a file"),
     ],

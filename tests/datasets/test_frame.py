@@ -78,7 +78,7 @@ def test_an_error_names_the_rows_label(change, said):
 def test_columns_and_parameters_that_are_wrong():
     with pytest.raises(InputError, match="frame: no column sku; found visit, at; say which columns"):
         dataset(FRAME.drop(columns="sku"))
-    with pytest.raises(InputError, match="column visit is there or asked for twice"):
+    with pytest.raises(InputError, match="column visit appears or is named twice"):
         dataset_from_frame(FRAME, "visit", "visit", "at")
     with pytest.raises(InputError, match="frame has no clicks"):
         dataset(FRAME[:0])

@@ -75,7 +75,7 @@ class Trap:
 def test_a_pickle_that_tries_to_run_code(folder, tmp_path, name, protocol):
     trap = pickle.dumps([Trap(os.mkdir, str(tmp_path / "sprung"))], protocol)
     contents = {"test": TEST, "all_train_seq": ALL_TRAIN, name: trap}
-    with pytest.raises(InputError, match=rf"{name}\.txt: refuses (posix|nt)\.mkdir: expected lists, tuples, ints"):
+    with pytest.raises(InputError, match=rf"{name}\.txt: refuses (posix|nt)\.mkdir: expected only lists, tuples, ints"):
         import_pickles(folder(**contents), "tiny")
     assert not (tmp_path / "sprung").exists()
 
@@ -96,10 +96,10 @@ def test_a_pickle_that_tries_to_run_code(folder, tmp_path, name, protocol):
         (pickle.dumps([[1], [2], [3]]), "pair"),
         (pickle.dumps(([], [])), "no sequences"),
         (pickle.dumps(([[1], []], [2, 3])), "a sequence of 0 items"),
-        (pickle.dumps(([[1], 5], [2, 3])), "found a int in place of a sequence"),
-        (pickle.dumps(([[1.0]], [2])), "found a float"),
-        (pickle.dumps(([[1]], ["2"])), "found a str"),
-        (pickle.dumps(([[True]], [2])), "found a bool"),
+        (pickle.dumps(([[1], 5], [2, 3])), "found a value of type int; expected lists"),
+        (pickle.dumps(([[1.0]], [2])), "found a value of type float; expected item numbers"),
+        (pickle.dumps(([[1]], ["2"])), "found a value of type str"),
+        (pickle.dumps(([[True]], [2])), "found a value of type bool"),
         (pickle.dumps(([[0]], [2])), "items 0 to 0; expected items from 1"),
         (pickle.dumps(([[1]], [2**40])), "expected items from 1"),
         (pickle.dumps(([[1]], [2, 3])), "1 inputs and 2 labels"),

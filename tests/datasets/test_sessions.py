@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from paddle_srgnn.datasets.load import load_dataset
 from paddle_srgnn.datasets.sessions import SessionDataset, Sessions, open_dataset, verify_dataset, write_dataset
 from paddle_srgnn.errors import InputError
 
@@ -82,7 +83,7 @@ def test_layout_and_round_trip(folder):
     ]
     dataset, written = open_dataset(folder), make_dataset()
     verify_dataset(dataset)
-    verify_dataset(folder)
+    load_dataset(folder)
     for part in ("train", "test"):
         for kind, dtype in (("items", np.int32), ("offsets", np.int64), ("dates", np.int64)):
             array = getattr(getattr(dataset, part), kind)
@@ -125,7 +126,7 @@ def test_without_dates(tmp_path):
     write_dataset(dataset, tmp_path / "d")
     assert not list((tmp_path / "d").glob("*dates*"))
     assert open_dataset(tmp_path / "d").train.dates is None
-    verify_dataset(tmp_path / "d")
+    load_dataset(tmp_path / "d")
 
 
 def test_an_existing_folder_is_replaced_only_on_demand(folder):
@@ -143,14 +144,14 @@ def test_a_flipped_byte_is_found(folder, name):
     content[-2] ^= 1
     (folder / name).write_bytes(content)
     with pytest.raises(InputError, match=name):
-        verify_dataset(folder)
+        load_dataset(folder)
 
 
 def test_an_altered_meta_is_found(folder):
     path = folder / "meta.json"
     path.write_text(path.read_text().replace('"first_samples": 1', '"first_samples": 2'))
     with pytest.raises(InputError, match=r"meta\.json was altered"):
-        verify_dataset(folder)
+        load_dataset(folder)
 
 
 @pytest.mark.parametrize("name", ["train_items.npy", "test_offsets.npy", "items.csv"])
@@ -201,7 +202,7 @@ def test_arrays_of_another_kind(folder):
 
 @pytest.mark.parametrize("item", [0, 5])
 def test_items_out_of_range(item):
-    with pytest.raises(InputError, match=f"hold item {item}, expected 1 to 4"):
+    with pytest.raises(InputError, match=f"contain item {item}, expected 1 to 4"):
         verify_dataset(make_dataset(test=make([1, item])))
 
 

@@ -188,7 +188,7 @@ def test_the_wrong_peer_is_told_from_the_right_one(file, tmp_path):
 @pytest.mark.parametrize(
     "peer, name, message",
     [
-        ("recbole", "w.pth", r"read from .safetensors, .npz; make an .npz .*python -c .*\['state_dict'\]"),
+        ("recbole", "w.pth", r"read from .safetensors, .npz; convert a PyTorch file .*python -c .*\['state_dict'\]"),
         ("authors-pytorch", "w.pt", "weights_only=True"),
         ("authors-pytorch", "w.pdparams", "weights of authors-pytorch are read from .safetensors, .npz"),
         ("datawhale", "w.bin", "read from .safetensors, .npz, .pdparams$"),

@@ -52,10 +52,10 @@ def figures(monkeypatch, tmp_path):
 
 def test_train_compares_contenders_and_the_floor(figures, reference, data, capsys):
     found = figures("train", "--reference", reference, "--batch", 16, "--data", data)
-    assert {"ours", "recipe beside the floor", "reference, as installed", "reference, our runtime"} <= set(found)
+    assert {"ours", "recipe and floor", "reference, as installed", "reference, our runtime"} <= set(found)
     for figure in found.values():
         assert 0 < figure["step"]["min"] <= figure["step"]["median"] <= figure["step"]["max"]
-    beside = found["recipe beside the floor"]
+    beside = found["recipe and floor"]
     parts = ("batch", "encoder forward", "scores + loss", "backward", "optimiser")
     assert sum(beside[part]["min"] for part in parts) <= beside["step"]["max"]
     assert "over the floor" in capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_a_contender_measures_in_a_process_of_its_own():
 
 
 def test_a_contender_that_fails_is_the_works_failure():
-    with pytest.raises(WorkFailed, match="broken: its process ended"):
+    with pytest.raises(WorkFailed, match="broken: the process exited"):
         contender.measure([("broken", "scale:nothing", {}, False)], 1, lambda line: None)
 
 

@@ -1,73 +1,106 @@
-"""Contenders: measured programs, each in a process of its own, that take turns.
+"""Contenders: measured programs that run in separate processes and take turns.
 
-A process starts with the caller's environment. The caller never calls `runtime.tune()`, so a contender "as installed"
-runs untuned; the others call it before anything else. While one contender measures, the others wait for a line on
-stdin, so drift of the machine affects all of them alike.
+A process inherits the caller's environment. The caller never calls `runtime.tune()`, so a contender "as installed" runs
+untuned; the others call it first. While one contender measures, the others wait, so drift of the machine affects all of
+them alike.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import json
+import multiprocessing
 import os
 import resource
 import statistics
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from multiprocessing.connection import Connection
 from typing import Any
 
 from paddle_srgnn.errors import WorkFailed
 
 
+def timed(call: Callable[[], object], name: str, calls: int = 1, warm_up: int = 0) -> Callable[[], dict]:
+    """A function that measures a round: the milliseconds of each call, by name."""
+    for _ in range(warm_up):
+        call()
+
+    def measure() -> dict[str, list[float]]:
+        times = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            call()
+            times.append(1e3 * (time.perf_counter() - start))
+        return {name: times}
+
+    return measure
+
+
+def in_both_runtimes(name: str, make: str, options: dict[str, Any]) -> list[tuple]:
+    """The arguments of a contender as installed, and of the same with our runtime."""
+    return [(f"{name}, as installed", make, options, False), (f"{name}, our runtime", make, options, True)]
+
+
 class Contender:
-    """A process that measures a round whenever it is asked to.
+    """A process that measures rounds on request.
 
     Args:
-        name: of the contender, for the table.
+        name: the contender's name in the table.
         make: "module:function" in this package. The function takes the options and returns a function that measures one
             round and returns lists of figures by name.
-        options: JSON values.
+        options: keyword arguments of `make`.
         tuned: whether the process calls `runtime.tune()`.
     """
 
     def __init__(self, name: str, make: str, options: dict[str, Any], tuned: bool):
         self.name, self.figures, self.memory = name, {}, 0.0
-        command = [sys.executable, "-m", "benchmarks.contender"]
-        # This checkout's package, even if another one is installed.
-        paths = [*map(str, Path(__file__).resolve().parents[1:3]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen(command, env=environment, **pipes)
-        self._ask({"make": make, "options": options, "tuned": tuned})
+        context = multiprocessing.get_context("spawn")  # a fresh interpreter
+        self._connection, its_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(its_end, make, options, tuned), daemon=True)
+        self._process.start()
+        its_end.close()
+        self._ask()
 
     def round(self) -> None:
         """Measure one round and keep its figures."""
-        answer = self._ask({})
-        self.memory = answer["memory"]
-        for key, values in answer["figures"].items():
+        figures, self.memory = self._ask()
+        for key, values in figures.items():
             self.figures.setdefault(key, []).extend(values)
 
-    def _ask(self, question: dict) -> dict:
+    def _ask(self):
         try:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise WorkFailed(f"{self.name}: its process ended; see its output above")
-        return json.loads(line)
+            self._connection.send("next")
+            return self._connection.recv()
+        except (EOFError, ConnectionError):
+            raise WorkFailed(f"{self.name}: the process exited; see its output above") from None
 
     def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
+        self._connection.close()
+        self._process.join()
+
+
+def _serve(connection: Connection, make: str, options: dict[str, Any], tuned: bool) -> None:
+    """Run a contender: answer the first message when it is ready, and each further message with a round's figures."""
+    os.dup2(2, 1)  # stdout is for results only
+    # Ctrl-C reaches all processes; the caller reports it. It ends the others by closing the connection.
+    with contextlib.suppress(KeyboardInterrupt, EOFError):
+        if tuned:
+            from paddle_srgnn.runtime import tune
+
+            tune()
+        module, function = make.split(":")
+        measure_round = getattr(importlib.import_module(f"benchmarks.{module}"), function)(**options)
+        connection.recv()
+        connection.send(None)
+        while True:
+            connection.recv()
+            figures = measure_round()
+            connection.send((figures, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))  # MB on Linux
 
 
 def measure(contenders: Sequence[tuple[str, str, dict, bool]], rounds: int, progress: Callable) -> list[Contender]:
-    """Start the contenders, let them take turns for some rounds, and end them."""
+    """Start the contenders, measure them in turn for some rounds, and stop them."""
     started = []
     try:
         for arguments in contenders:
@@ -85,26 +118,3 @@ def measure(contenders: Sequence[tuple[str, str, dict, bool]], rounds: int, prog
 
 def summary(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def main() -> None:
-    # What a library prints must not be read as an answer.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    order = json.loads(sys.stdin.readline())
-    if order["tuned"]:
-        from paddle_srgnn.runtime import tune
-
-        tune()
-    module, function = order["make"].split(":")
-    measure_round = getattr(importlib.import_module(f"benchmarks.{module}"), function)(**order["options"])
-    print("{}", file=answers, flush=True)
-    for _ in sys.stdin:
-        figures = measure_round()
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB on Linux
-        print(json.dumps({"figures": figures, "memory": memory}), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C reaches the whole group; the caller says so
-        main()

@@ -1,30 +1,19 @@
-"""A whole ranking pass: ours against the reference's vectors, a product, `topk(20)` and a membership test."""
+"""A full ranking pass: ours against the reference's vectors, a matrix product, `topk(20)` and a membership test."""
 
 from __future__ import annotations
 
-import time
-
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.datasets.load import load_dataset
+
+from .contender import timed
 
 BATCH, DIM = 512, 100
 
 
 def contenders(data: str, reference: str | None, length: int) -> list[tuple]:
-    listed = [("ours", "evaluate:ours", {"data": data}, True)]
-    if reference:
-        options = {"data": data, "file": reference, "length": length}
-        listed.append(("reference, our runtime", "evaluate:reference", options, True))
-    return listed
-
-
-def _rounds(run_pass):
-    def measure() -> dict[str, list[float]]:
-        start = time.perf_counter()
-        run_pass()
-        return {"pass": [1e3 * (time.perf_counter() - start)]}
-
-    return measure
+    options = {"data": data, "file": reference, "length": length}
+    baseline = [("reference, our runtime", "evaluate:reference", options, True)] if reference else []
+    return [("ours", "evaluate:ours", {"data": data}, True), *baseline]
 
 
 def ours(data: str):
@@ -33,7 +22,7 @@ def ours(data: str):
 
     dataset, settings = load_dataset(data), load_recipe("paper")
     model = SRGNN(settings.model_config(dataset.n_items))
-    return _rounds(lambda: count_ranks(model, dataset.test, BATCH, settings.max_session_length))
+    return timed(lambda: count_ranks(model, dataset.test, BATCH, settings.max_session_length), "pass")
 
 
 def reference(data: str, file: str, length: int):
@@ -47,14 +36,12 @@ def reference(data: str, file: str, length: int):
     model.eval()
 
     def run_pass():
-        hits = 0
         with paddle.no_grad():
             for first in range(0, len(positions), BATCH):
                 rows, target = padded_samples(dataset.test, positions[first : first + BATCH], length, length)
                 user_emb = model(paddle.to_tensor(rows), None, None, train=False)["user_emb"]
                 scores = paddle.matmul(user_emb, model.output_items(), transpose_y=True)
                 _, best = paddle.topk(scores, 20, axis=1)
-                hits += (best.numpy() == target[:, None]).any(axis=1).sum()
-        return hits
+                (best.numpy() == target[:, None]).any(axis=1).sum()  # the hits
 
-    return _rounds(run_pass)
+    return timed(run_pass, "pass")

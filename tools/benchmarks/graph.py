@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
+
+from .contender import in_both_runtimes, timed
 
 REPEAT = 5
 SIZES = ((100, 70), (512, 20), (512, 70), (4096, 50))
@@ -13,61 +13,42 @@ SIZE = {"embedding_dim": 4, "step": 1, "n_items": N_ITEMS}
 
 
 def contenders(reference: str | None) -> list[tuple]:
-    listed = [("ours, padded", "graph:ours_padded", {}, True), ("ours, packed", "graph:ours_packed", {}, True)]
-    if reference:
-        options = {"file": reference}
-        listed += [
-            ("reference, as installed", "graph:reference", options, False),
-            ("reference, our runtime", "graph:reference", options, True),
-        ]
-    return listed
+    ours = [("ours, padded", "graph:padded", {}, True), ("ours, packed", "graph:packed", {}, True)]
+    return ours + (in_both_runtimes("reference", "graph:padded", {"file": reference}) if reference else [])
 
 
-def _round(build, repeat: int):
-    """Measure `build(sessions, length)` on sessions of every size: a round of `repeat` calls, after one to warm up."""
+def _rounds(build, repeat: int):
+    """Measure `build(sessions, length)` on sessions of each size: a round is `repeat` calls after a warm-up call."""
     from paddle_srgnn.comparison import random_sessions
 
     def measure() -> dict[str, list[float]]:
         figures = {}
         for n_rows, length in SIZES:
-            work = build(random_sessions(n_rows, length, N_ITEMS), length)
-            work()
-            marks = [time.perf_counter()]
-            for _ in range(repeat):
-                work()
-                marks.append(time.perf_counter())
-            figures[f"{n_rows} x {length}"] = (1e3 * np.diff(marks)).tolist()
+            call = build(random_sessions(n_rows, length, N_ITEMS), length)
+            figures |= timed(call, f"{n_rows} x {length}", repeat, warm_up=1)()
         return figures
 
     return measure
 
 
-def _get_slice(model, repeat: int):
-    """The padded layout, from a tensor to tensors."""
+def padded(file: str | None = None):
+    """The padded layout of our model or the reference in `file`, from a tensor to tensors."""
     import paddle
 
+    from paddle_srgnn.comparison import load_reference
     from paddle_srgnn.graph import pad
+    from paddle_srgnn.model import SRGNN
+
+    model = (load_reference(file) if file else SRGNN)(dict(SIZE))
 
     def build(sessions: list[np.ndarray], length: int):
         rows = paddle.to_tensor(pad(sessions, length))
         return lambda: model._get_slice(rows)
 
-    return _round(build, repeat)
+    return _rounds(build, 1 if file else REPEAT)
 
 
-def ours_padded():
-    from paddle_srgnn.model import SRGNN
-
-    return _get_slice(SRGNN(SIZE), REPEAT)
-
-
-def reference(file: str):
-    from paddle_srgnn.comparison import load_reference
-
-    return _get_slice(load_reference(file)(dict(SIZE)), 1)
-
-
-def ours_packed():
+def packed():
     """The packed layout that training builds, from the flat clicks of a batch to tensors."""
     import paddle
 
@@ -77,4 +58,4 @@ def ours_packed():
         clicks, lengths = np.concatenate(sessions), np.array([len(session) for session in sessions])
         return lambda: [paddle.to_tensor(array) for array in packed_graph(clicks, lengths)]
 
-    return _round(build, REPEAT)
+    return _rounds(build, REPEAT)

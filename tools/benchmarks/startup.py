@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def measure(tools: Path, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each command, the commands taking turns."""
+    """Milliseconds of each command. The commands take turns."""
     commands = {f"tools/{path.name} --help": [path, "--help"] for path in sorted(tools.glob("[!_]*.py"))}
     commands["import paddle_srgnn"] = ["-c", "import paddle_srgnn"]
     figures = {name: [] for name in commands}

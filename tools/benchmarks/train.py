@@ -1,7 +1,8 @@
-"""Training steps end to end: ours against the reference, RecBole's SRGNN, and the floor of three bare products."""
+"""Training steps end to end: ours against the reference, RecBole's SRGNN, and a floor of three matrix products."""
 
 from __future__ import annotations
 
+import collections
 import importlib.util
 import itertools
 import tempfile
@@ -13,23 +14,23 @@ import numpy as np
 from paddle_srgnn.config import load_recipe
 from paddle_srgnn.datasets.load import load_dataset
 
+from .contender import in_both_runtimes, timed
+
 STEPS = 12  # in a round
+WARM_UP = 3
+FLOOR = "recipe and floor"
 SIZE = {"dim": 100, "learning_rate": 1e-3}
 
 
 def contenders(data: str, reference: str | None, batch: int, length: int) -> list[tuple]:
-    """`length` is the baselines', which pad to it; ours reads the recipe's 70 most recent clicks."""
-    options = {"data": data, "batch": batch}
-    listed = [
-        ("ours", "train:ours", options, True),
-        ("recipe beside the floor", "train:recipe_beside_the_floor", options, True),
-    ]
-    baselines = [("reference", "train:reference", options | {"length": length, "file": reference})] if reference else []
+    """The baselines pad to `length`. Ours reads the 70 most recent clicks, as in the recipe."""
+    ours = {"data": data, "batch": batch}
+    theirs = ours | {"length": length}
+    listed = [("ours", "train:ours", ours, True), (FLOOR, "train:recipe_and_floor", ours, True)]
+    if reference:
+        listed += in_both_runtimes("reference", "train:reference", theirs | {"file": reference})
     if importlib.util.find_spec("recbole"):
-        baselines.append(("RecBole", "train:recbole", options | {"length": length}))
-    for name, make, its_options in baselines:
-        listed.append((f"{name}, as installed", make, its_options, False))
-        listed.append((f"{name}, our runtime", make, its_options, True))
+        listed += in_both_runtimes("RecBole", "train:recbole", theirs)
     return listed
 
 
@@ -49,24 +50,8 @@ def _batches(training):
         yield from sample_batches(SampleBatches(sessions, settings.batch_size, settings.max_session_length, positions))
 
 
-def _rounds(step, warm_up: int = 3):
-    """Measure STEPS steps a round, in milliseconds."""
-    for _ in range(warm_up):
-        step()
-
-    def measure() -> dict[str, list[float]]:
-        times = []
-        for _ in range(STEPS):
-            start = time.perf_counter()
-            step()
-            times.append(1e3 * (time.perf_counter() - start))
-        return {"step": times}
-
-    return measure
-
-
 def ours(data: str, batch: int):
-    """The recipe `paper`, but with Adam alone as the baselines have it, without L2."""
+    """The recipe `paper` without L2, like the baselines."""
     from paddle_srgnn.training.loop import READ_LOSSES_EVERY
 
     training = _training(data, batch, weight_decay=0)
@@ -77,13 +62,13 @@ def ours(data: str, batch: int):
         if len(training._unread) >= READ_LOSSES_EVERY:
             training._catch_up()
 
-    return _rounds(step)
+    return timed(step, "step", STEPS, WARM_UP)
 
 
-def recipe_beside_the_floor(data: str, batch: int):
-    """Steps of `paper` as it is, L2 included, in parts, alternating with three products of their size.
+def recipe_and_floor(data: str, batch: int):
+    """Steps of `paper`, L2 included, part by part, alternating with three matrix products of the same size.
 
-    These are the floor: the scores, and the two products of their gradient.
+    The products are a lower bound: the scores, and the two products of their gradient.
     """
     import paddle
 
@@ -94,40 +79,37 @@ def recipe_beside_the_floor(data: str, batch: int):
     n_items, d = training.dataset.n_items, training.settings.embedding_dim
     user, table = paddle.randn([batch, d]), paddle.randn([n_items, d])
 
-    def step(marks):
+    def parts():
+        """Do one step and the products; yield the name of each part when it is done."""
         graph, target = next(batches)
-        marks.append(time.perf_counter())
+        yield "batch"
         user_emb = model.encode(graph, sparse_gradient=True)
-        marks.append(time.perf_counter())
+        yield "encoder forward"
         loss = model.calculate_loss(user_emb, target)
-        marks.append(time.perf_counter())
+        yield "scores + loss"
         loss.backward()
-        marks.append(time.perf_counter())
+        yield "backward"
         add_l2(model.parameters(), training.settings.weight_decay)
         adam.step()
         adam.clear_grad(set_to_zero=False)
         loss.item()
-        marks.append(time.perf_counter())
-
-    def floor(marks):
+        yield "optimiser"
         scores = paddle.matmul(user, table, transpose_y=True)
         paddle.matmul(scores, table)
         paddle.matmul(scores, user, transpose_x=True)
-        marks.append(time.perf_counter())
-
-    parts = ("batch", "encoder forward", "scores + loss", "backward", "optimiser")
+        yield "floor"
 
     def measure() -> dict[str, list[float]]:
-        figures = {name: [] for name in ("step", "floor", *parts)}
+        figures = collections.defaultdict(list)
         for _ in range(STEPS):
-            marks = [time.perf_counter()]
-            step(marks)
-            for name, begin, end in zip(parts, marks[:-1], marks[1:], strict=True):
-                figures[name].append(1e3 * (end - begin))
-            figures["step"].append(1e3 * (marks[-1] - marks[0]))
-            marks = [time.perf_counter()]
-            floor(marks)
-            figures["floor"].append(1e3 * (marks[1] - marks[0]))
+            start = last = time.perf_counter()
+            for part in parts():
+                now = time.perf_counter()
+                figures[part].append(1e3 * (now - last))
+                if part != "floor":
+                    step_ms = 1e3 * (now - start)
+                last = now
+            figures["step"].append(step_ms)
         return figures
 
     measure()
@@ -163,11 +145,11 @@ def reference(data: str, batch: int, length: int, file: str):
         adam.clear_grad()
         loss.item()
 
-    return _rounds(step)
+    return timed(step, "step", STEPS, WARM_UP)
 
 
 def recbole(data: str, batch: int, length: int):
-    """RecBole's model with full softmax, on the tensors its own loader would give it."""
+    """RecBole's model with full softmax, on the tensors that its own loader would pass."""
     import torch
     from recbole.model.sequential_recommender.srgnn import SRGNN
 
@@ -192,4 +174,4 @@ def recbole(data: str, batch: int, length: int):
         adam.step()
         loss.item()
 
-    return _rounds(step)
+    return timed(step, "step", STEPS, WARM_UP)
