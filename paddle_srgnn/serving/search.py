@@ -83,7 +83,7 @@ class Hnsw:
         parameters = self._parameters(efSearch=max(self.EF_SEARCH, 2 * wanted))
         values, columns = self._index.search(user_emb.numpy(), wanted, params=parameters)  # (b, wanted) each
         if not (values < np.inf).all():
-            raise WorkFailed("a session's scores are not finite: the model has diverged, nothing can be recommended")
+            raise WorkFailed("a session's scores are not finite: the model has diverged and cannot recommend")
         values[columns < 0] = -np.inf
         pairs = np.arange(len(user_emb))[:, None] * self._index.ntotal + columns
         values[np.isin(pairs, excluded.rows * self._index.ntotal + excluded.columns)] = -np.inf
