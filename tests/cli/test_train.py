@@ -193,11 +193,12 @@ def test_an_existing_run_is_never_overwritten(finished, data, refused):
     [
         (["--recipe", "papre"], "did you mean 'paper'"),
         (["--set", "epoch=3"], "did you mean 'epochs'"),
+        (["--set", "num_workers=2"], "unknown setting 'num_workers'"),
         (["--set", "batch_size=big"], "expected a whole number"),
         (["--set", "nothing"], "expected key=value"),
         (["--epochs", "0"], "whole number from 1"),
         (["--data", "nowhere"], "nowhere"),
-        (["--resume", "--out", "nowhere"], "nowhere: no run here"),
+        (["--resume", "--out", "nowhere"], "nowhere: not a run"),
         (["--set", "valid_fraction=0.0001"], "share"),
     ],
 )
