@@ -170,7 +170,7 @@ def test_settings_can_be_compared_without_the_test_set(data, run_command, refuse
     page = (run / "report.html").read_text()
     assert "ring · valid" in page and f">{line[4]}<" in page and "Where it is right" not in page
     assert "set valid_fraction" in refused("train", "--data", data, "--no-test")
-    assert "to be left alone" in refused(
+    assert "needs the test set" in refused(
         "train", "--data", data, "--no-test", "--set", "valid_fraction=0.2", "--set", "eval_every_epoch=true"
     )
 
