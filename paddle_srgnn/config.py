@@ -197,7 +197,7 @@ def _checked(kind: type[ModelSettings], key: str, value: Any, source: str) -> An
     found = f"{source}: {key}={value!r}"
     try:
         value = convert(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         raise InputError(f"{found}: expected {expected} ({metadata['help']})") from None
     minimum, below, choices = (metadata[bound] for bound in ("minimum", "below", "choices"))
     for number in value if isinstance(value, tuple) else (value,):
@@ -222,13 +222,6 @@ def _to_float(value: Any) -> float:
     return float(value)
 
 
-def _to_bool(value: Any) -> bool:
-    text = str(value).lower()
-    if text not in ("true", "false"):
-        raise ValueError
-    return text == "true"
-
-
 def _to_ints(value: Any) -> tuple[int, ...]:
     if isinstance(value, str):
         value = [part for part in value.strip("[]() ").split(",") if part.strip()]
@@ -238,7 +231,7 @@ def _to_ints(value: Any) -> tuple[int, ...]:
 _TYPES = {
     int: (_to_int, "a whole number"),
     float: (_to_float, "a number"),
-    bool: (_to_bool, "true or false"),
+    bool: (lambda value: {"true": True, "false": False}[str(value).lower()], "true or false"),
     str: (str, "text"),
     tuple[int, ...]: (_to_ints, "whole numbers separated by commas, such as 2,5"),
 }

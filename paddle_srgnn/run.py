@@ -45,19 +45,12 @@ REMOVED = {"num_workers"}  # settings that older runs have; they never changed a
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """A run's config.yaml.
+    """A run's config.yaml."""
 
-    Attributes:
-        recipe: the recipe's name.
-        settings: all settings.
-        dataset: name, path ("sample" for the embedded one, None without a folder), hash and protocol.
-        environment: versions, device, threads, git revision.
-    """
-
-    recipe: str
+    recipe: str  # its name
     settings: Settings
-    dataset: dict
-    environment: dict
+    dataset: dict  # name, path ("sample" for the embedded one, None without a folder), hash and protocol
+    environment: dict  # versions, device, threads, git revision
 
 
 @dataclasses.dataclass

@@ -73,7 +73,9 @@ def tune(threads: int | None = None) -> int:
     if enabled:
         if "paddle" in sys.modules and not _tuned:
             logger.warning("tune() came after Paddle's import: threads and malloc are set, MKL's code path is not")
-        _keep_large_buffers()
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap,
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)  # which keeps them
         if _is_amd():
             os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
         # By default MKL's threads spin for 200 ms after a product, on cores that other threads need.
@@ -100,13 +102,6 @@ def _threads_in_environment() -> int | None:
 def thread_count() -> int:
     """The number of CPU threads that `tune` set."""
     return _threads
-
-
-def _keep_large_buffers() -> None:
-    libc = ctypes.CDLL(None)
-    # Both are needed: the first allocates large blocks on the heap, the second keeps the heap from shrinking.
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _is_amd() -> bool:

@@ -139,8 +139,6 @@ class VSKNN:
 
     Args:
         train: in order of date.
-        k: the number of neighbours.
-        m: the number of training sessions they are chosen from.
         decay: one of `DECAYS`.
         idf: how much rare items are preferred; 0 gives the method of 2018.
     """

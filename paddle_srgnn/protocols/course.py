@@ -62,12 +62,8 @@ class Course:
     ) -> Measured:
         """List the best items given every user's items before the cut, and look for the later ones.
 
-        Args:
-            scorer: its `best(sessions, positions, k, advance)` lists the k best items.
-            ks: the cut-offs.
-            ties: only "order of items", by number.
-            keep_lists: has no effect, as there are no ranks.
-            advance: called with the number of users done.
+        As `Paper.measure`, but the scorer's `best(sessions, positions, k, advance)` lists the k best items, ties are
+        always in order of items, and `keep_lists` has no effect.
 
         Raises:
             InputError: another value of `ties`.

@@ -15,17 +15,11 @@ TOP = 20  # length of the lists that are kept
 
 
 class Measured(NamedTuple):
-    """The result of a pass over the samples.
+    """The result of a pass over the samples."""
 
-    Attributes:
-        metrics: by name, such as "P@20", in percent.
-        ranks: (samples,) float64, from 1, in the order of the samples; None under a protocol without ranks.
-        top: (samples, k) int32, the best items of each sample, best first, if they were requested.
-    """
-
-    metrics: dict[str, float]
-    ranks: np.ndarray | None = None
-    top: np.ndarray | None = None
+    metrics: dict[str, float]  # by name, such as "P@20", in percent
+    ranks: np.ndarray | None = None  # (samples,) float64, from 1; None under a protocol without ranks
+    top: np.ndarray | None = None  # (samples, k) int32, the best items of each sample, best first, if requested
 
 
 class Paper:

@@ -54,8 +54,11 @@ def export_run(run: str | os.PathLike, out: str | os.PathLike, kind: str, k: int
         InputError: no such run, `out` exists, k is larger than the catalogue, or a package is missing.
         WorkFailed: the export and the checkpoint differ by more than the tolerance; nothing is written.
     """
-    if kind == "onnx":
-        _check_packages()
+    for package in PACKAGES if kind == "onnx" else ():
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise InputError(f'format onnx needs {package} ({error}): pip install "paddle-srgnn[onnx]"') from None
     run = Run(run)
     checkpoint = run.checkpoint()
     if kind != "vectors" and not 1 <= k < checkpoint.n_items:
@@ -80,14 +83,6 @@ def export_run(run: str | os.PathLike, out: str | os.PathLike, kind: str, k: int
             manifest["latency"] = latency(ranker, trial)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
-
-
-def _check_packages() -> None:
-    for name in PACKAGES:
-        try:
-            __import__(name)
-        except ImportError as error:
-            raise InputError(f'format onnx needs {name} ({error}): pip install "paddle-srgnn[onnx]"') from None
 
 
 def _origin(run: Run) -> dict:

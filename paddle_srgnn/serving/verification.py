@@ -31,17 +31,11 @@ BATCH_SIZES = (1, 7, 64)
 
 @dataclass(frozen=True)
 class Trial:
-    """Sessions to try an export on.
+    """Sessions to try an export on."""
 
-    Attributes:
-        source: where they come from.
-        checked: (clicks,) int64 each, of all lengths, including one longer than the model reads.
-        timed: (clicks,) int64 each, of typical lengths.
-    """
-
-    source: str
-    checked: list[np.ndarray]
-    timed: list[np.ndarray]
+    source: str  # where they come from
+    checked: list[np.ndarray]  # (clicks,) int64 each, of all lengths, including one longer than the model reads
+    timed: list[np.ndarray]  # (clicks,) int64 each, of typical lengths
 
 
 def load_paddle(folder: Path, name: str) -> Predict:

@@ -18,21 +18,13 @@ from ..run import RunConfig, describe_dataset, read_config
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The checked arguments of a training.
+    """The checked arguments of a training."""
 
-    Attributes:
-        folder: the folder of the run.
-        config: recipe, settings and dataset; for a run to resume also its environment.
-        dataset: the dataset to train on.
-        resume: whether to resume from the last checkpoint in the folder.
-        test: whether to report on the test set instead of on validation.
-    """
-
-    folder: Path
-    config: RunConfig
+    folder: Path  # of the run
+    config: RunConfig  # with an environment only if the run is resumed
     dataset: SessionDataset
-    resume: bool
-    test: bool
+    resume: bool  # from the last checkpoint in the folder
+    test: bool  # whether to report on the test set instead of on validation
 
     def __post_init__(self) -> None:
         settings = self.config.settings
