@@ -1,4 +1,4 @@
-"""Typed settings: what a recipe says, what a person changes, and a clear error for anything else."""
+"""Typed settings, read from recipes and changes and checked for their type and range."""
 
 from __future__ import annotations
 
@@ -16,34 +16,27 @@ import yaml
 from .errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
-METRICS = ("P", "MRR", "NDCG", "recall", "hitrate", "course_ndcg", "ndcg")  # of all protocols, each at some K
+METRICS = ("P", "MRR", "NDCG", "recall", "hitrate", "course_ndcg", "ndcg")  # of all protocols, each with a K
 
 
-def _setting(
-    default: Any = dataclasses.MISSING,
-    *,
-    help: str,
-    minimum: float | None = None,
-    below: float | None = None,
-    choices: tuple = (),
-):
+def _setting(default: Any = dataclasses.MISSING, *, help: str, minimum=None, below=None, choices: tuple = ()):
     metadata = {"help": help, "minimum": minimum, "below": below, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """What decides the layers of `SRGNN`; the defaults are the reference's.
+    """The settings of `SRGNN`'s layers; the defaults are the reference's.
 
-    - `initialization`: "paddle" is what the reference really does: it builds initialisers without applying them.
-      "uniform" draws every parameter from U(-1/sqrt(d), 1/sqrt(d)), as the authors do.
+    - `initialization`: "paddle" is the reference's, which builds initialisers without applying them. "uniform" draws
+      every parameter from U(-1/sqrt(d), 1/sqrt(d)), as the authors do.
     - `cosine_scale`: if not 0, a score is this times the cosine of session and item, and node and click vectors are
-      normalised too, before the graph network and before the readout (Gupta et al., "NISER: Normalized Item and
-      Session Representations", 2019). Popular items can then not win by the length of their vectors.
-    - `dropout`: applied to node vectors before the graph network, in training mode only (as NISER).
-    - `positions`: if not 0, the n-th click from the end of the session has the n-th row of a table of this many rows
-      added to its vector after the graph network; clicks further back share the last row (reversed positions: Wang et
-      al., "GCE-GNN", SIGIR 2020, which concatenates them).
+      normalised before the graph network and before the readout (Gupta et al., "NISER: Normalized Item and Session
+      Representations", 2019). Popular items then cannot win by the length of their vectors.
+    - `dropout`: on node vectors before the graph network, in training mode only (as in NISER).
+    - `positions`: if not 0, the number of rows of a position embedding. The n-th row is added to the n-th click from
+      the end after the graph network; earlier clicks share the last row (reversed positions: Wang et al., "GCE-GNN",
+      SIGIR 2020, which concatenates them).
     """
 
     embedding_dim: int = _setting(100, help="size d of item and session vectors", minimum=1)
@@ -52,29 +45,23 @@ class ModelSettings:
         "paddle", help="paddle: Paddle's defaults; uniform: U(-1/sqrt(d), 1/sqrt(d))", choices=("paddle", "uniform")
     )
     score_item_zero: bool = _setting(True, help="whether the padding item 0 is a class of the training softmax")
-    cosine_scale: float = _setting(
-        0.0, help="0: score by inner product; else by this times the cosine, on normalised vectors", minimum=0
-    )
+    cosine_scale: float = _setting(0.0, help="0: inner product; else scores are this times the cosine", minimum=0)
     dropout: float = _setting(0.0, help="dropout probability on node vectors", minimum=0, below=1)
     positions: int = _setting(0, help="0: none; else how many of the last positions get an embedding", minimum=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(ModelSettings):
-    """The config of `SRGNN`: `ModelSettings`, and the number of items.
-
-    Attributes:
-        n_items: size of the item table, padding item 0 included.
-    """
+    """The config of `SRGNN`: `ModelSettings` and the size of the item table, padding included."""
 
     n_items: int = _setting(help="number of items, padding included", minimum=1)
 
     @classmethod
     def of(cls, config: ModelConfig | Mapping[str, Any]) -> ModelConfig:
-        """Check a config, or make one of the reference's dict, whose other keys are ignored as the reference does.
+        """Check a config, or create one from the reference's dict; like the reference this ignores other keys.
 
         Raises:
-            InputError: (a ValueError) a key of the reference is missing, or a value has the wrong type or range.
+            InputError: a key of the reference is missing, or a value has the wrong type or range.
         """
         values = config if isinstance(config, Mapping) else vars(config)
         for key in ("embedding_dim", "step", "n_items"):
@@ -86,20 +73,18 @@ class ModelConfig(ModelSettings):
 
 @dataclasses.dataclass(frozen=True)
 class Settings(ModelSettings):
-    """Everything that decides what a training computes."""
+    """All settings of a training."""
 
     max_session_length: int = _setting(70, help="most recent clicks of a session that are read", minimum=1)
-    # The loss and the optimiser
+    # The loss and the optimizer
     label_smoothing: float = _setting(0.0, help="share of the label spread over all items", minimum=0, below=1)
     learning_rate: float = _setting(0.001, help="Adam's learning rate, after the warm-up if any", minimum=0)
     lr_schedule: str = _setting(
         "steps", help="steps: see lr_decay_after; cosine: warm-up, then half a cosine to 0", choices=("steps", "cosine")
     )
     warmup_steps: int = _setting(0, help="steps of linear warm-up with lr_schedule=cosine", minimum=0)
-    lr_decay_after: tuple[int, ...] = _setting(
-        (), help="epochs after which lr_schedule=steps multiplies the rate by lr_decay", minimum=1
-    )
-    lr_decay: float = _setting(0.1, help="factor of lr_decay_after", minimum=0)
+    lr_decay_after: tuple[int, ...] = _setting((), help="epochs after which lr_schedule=steps decays", minimum=1)
+    lr_decay: float = _setting(0.1, help="factor of the learning rate after each of lr_decay_after", minimum=0)
     weight_decay: float = _setting(0.0, help="L2 penalty in the gradient of every parameter", minimum=0)
     batch_size: int = _setting(512, help="samples in a batch", minimum=1)
     epochs: int = _setting(7, help="passes over the training samples", minimum=1)
@@ -107,30 +92,29 @@ class Settings(ModelSettings):
     seed: int = _setting(0, help="seed of the initialisation and of the order of samples", minimum=0)
     # Validation
     valid_fraction: float = _setting(
-        0.0, help="most recent share of training sessions held out, if the data has no validation set", minimum=0,
-        below=1,
-    )  # fmt: skip
-    patience: int = _setting(0, help="epochs without gain on validation before training stops; 0: never", minimum=0)
+        0.0, help="most recent share of training sessions held out if there is no validation set", minimum=0, below=1
+    )
+    patience: int = _setting(0, help="epochs without improvement before training stops; 0: never", minimum=0)
     monitor: str = _setting("MRR@20", help="validation metric that chooses the best epoch")
-    eval_every_epoch: bool = _setting(False, help="test every epoch, for best-on-test figures")
-    # The work; nothing here changes a result
+    eval_every_epoch: bool = _setting(False, help="test after every epoch, for best-on-test figures")
+    # These do not change results
     eval_batch_size: int = _setting(512, help="samples in a batch of an evaluation", minimum=1)
     save_every_steps: int = _setting(1000, help="steps between checkpoints; 0: only after each epoch", minimum=0)
 
     def model_config(self, n_items: int) -> ModelConfig:
-        """The config of SRGNN."""
+        """The config of `SRGNN` with these settings."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(ModelSettings)}
         return ModelConfig(n_items=n_items, **own)
 
     def scoring_switches(self) -> dict[str, Any]:
-        """The switches that make the model's scores other than the reference's with the same weights."""
+        """The settings that make the model's scores differ from the reference's with the same weights."""
         switches = ("score_item_zero", "cosine_scale", "positions")
         return {key: getattr(self, key) for key in switches if getattr(self, key) != FIELDS[key].default}
 
     def learning_rate_at(self, step: int, steps_in_epoch: int) -> float:
         """Adam's learning rate in a step, counted from 0 over all epochs.
 
-        With `cosine` it rises linearly for `warmup_steps`, then falls as half a cosine that would be 0 after the last
+        With `cosine` it rises linearly for `warmup_steps`, then falls as half a cosine that reaches 0 after the last
         step (Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts).
         """
         if self.lr_schedule == "steps":
@@ -146,25 +130,23 @@ FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes that come with the package."""
+    """The names of the package's recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """What a recipe's file says: a recipe of the package, or the path of a YAML file of one's own.
+    """The contents of a recipe of the package, or of a YAML file given by its path.
 
     Raises:
-        InputError: an unknown recipe (the message names the nearest), or the file is missing or no mapping.
+        InputError: an unknown recipe, or the file is missing or not a mapping.
     """
     is_file = name.endswith((".yaml", ".yml"))
-    if not is_file and name not in recipe_names():
-        known = recipe_names()
-        raise InputError(
-            f"unknown recipe {name!r}{_nearest(name, known)}; expected {', '.join(known)} or a file that ends in .yaml"
-        )
+    if not is_file and name not in (known := recipe_names()):
+        expected = f"expected {', '.join(known)} or a file that ends in .yaml"
+        raise InputError(f"unknown recipe {name!r}{_nearest(name, known)}; {expected}")
     path = Path(name) if is_file else RECIPES / f"{name}.yaml"
     try:
-        # The C loader where PyYAML has it: --help reads every recipe.
+        # The C loader if PyYAML has it, as help texts read every recipe.
         values = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"recipe {name}: cannot be read ({' '.join(str(error).split())})") from None
@@ -174,7 +156,7 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Settings:
-    """The settings of a recipe with changes applied, each a value or its text.
+    """The settings of a recipe with changes applied, each a value or its text form.
 
     Raises:
         InputError: as `read_recipe`; or an unknown setting, or a value of the wrong type or range.
@@ -183,10 +165,10 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Settings
 
 
 def make_settings(values: Mapping[str, Any], source: str) -> Settings:
-    """Check the type and range of every value, given as itself or as text.
+    """Check the type and range of every value, given itself or as text.
 
     Raises:
-        InputError: as `load_recipe`; the message names `source`.
+        InputError: an unknown setting, or a value of the wrong type or range; the message names `source`.
     """
     for key in values:
         if key not in FIELDS:
@@ -197,7 +179,7 @@ def make_settings(values: Mapping[str, Any], source: str) -> Settings:
 
 
 def parse_metric(name: str, source: str) -> tuple[str, int]:
-    """Split "MRR@20" into ("MRR", 20); the metric may be of any protocol."""
+    """Split "MRR@20", a metric of any protocol, into ("MRR", 20)."""
     kind, _, k = name.partition("@")
     if kind not in METRICS or not k.isdecimal() or int(k) < 1:
         expected = ", ".join(f"{metric}@K" for metric in METRICS)
@@ -205,17 +187,17 @@ def parse_metric(name: str, source: str) -> tuple[str, int]:
     return kind, int(k)
 
 
-_type_hints = functools.cache(typing.get_type_hints)  # a millisecond for every value otherwise
+_type_hints = functools.cache(typing.get_type_hints)  # it takes a millisecond
 
 
 def _checked(kind: type[ModelSettings], key: str, value: Any, source: str) -> Any:
-    """A setting's value as its own type and in its range."""
+    """A setting's value, converted to its type and checked for its range."""
     metadata, expected_type = kind.__dataclass_fields__[key].metadata, _type_hints(kind)[key]
     convert, expected = _TYPES[expected_type]
     found = f"{source}: {key}={value!r}"
     try:
         value = convert(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         raise InputError(f"{found}: expected {expected} ({metadata['help']})") from None
     minimum, below, choices = (metadata[bound] for bound in ("minimum", "below", "choices"))
     for number in value if isinstance(value, tuple) else (value,):
@@ -240,13 +222,6 @@ def _to_float(value: Any) -> float:
     return float(value)
 
 
-def _to_bool(value: Any) -> bool:
-    text = str(value).lower()
-    if text not in ("true", "false"):
-        raise ValueError
-    return text == "true"
-
-
 def _to_ints(value: Any) -> tuple[int, ...]:
     if isinstance(value, str):
         value = [part for part in value.strip("[]() ").split(",") if part.strip()]
@@ -256,8 +231,8 @@ def _to_ints(value: Any) -> tuple[int, ...]:
 _TYPES = {
     int: (_to_int, "a whole number"),
     float: (_to_float, "a number"),
-    bool: (_to_bool, "true or false"),
-    str: (str, "a word"),
+    bool: (lambda value: {"true": True, "false": False}[str(value).lower()], "true or false"),
+    str: (str, "text"),
     tuple[int, ...]: (_to_ints, "whole numbers separated by commas, such as 2,5"),
 }
 

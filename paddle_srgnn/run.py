@@ -3,15 +3,16 @@
     RUN/config.yaml, items.csv, metrics.csv, train.log, report.html
     RUN/checkpoints/step-00001405/model.safetensors     the weights to use, under the reference's keys
                                   training.safetensors  the optimizer's state, under the parameters' names, and
-                                                        the trained weights where those to use are their average
+                                                        the trained weights if those to use are their average
                                   state.json            progress, settings, dataset, hashes of the other two
     RUN/checkpoints/last, best                          one line naming the checkpoint folder
 
-Nothing here needs Paddle until a model is asked for, and nothing in a file is run.
+Only loading a model needs Paddle. Reading a run never executes code from its files.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-import paddle_srgnn  # for what is loaded on first use: pandas takes 0.4 s to import, Paddle 2 s
+import paddle_srgnn  # for names that load on first use: pandas takes 0.4 s to import, Paddle 2 s
 
 from .config import Settings, make_settings
 from .datasets.sessions import SessionDataset, read_items, write_items
@@ -39,33 +40,27 @@ FORMAT = 1
 CONFIG, ITEMS, METRICS = "config.yaml", "items.csv", "metrics.csv"
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 UNKNOWN_DATASET = {"name": "unknown", "path": None, "hash": None, "protocol": "sessions"}
+REMOVED = {"num_workers"}  # settings that older runs have; they never changed a result
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """A run's config.yaml.
+    """A run's config.yaml."""
 
-    Attributes:
-        recipe: the recipe's name.
-        settings: everything applied.
-        dataset: name, path ("sample" for the embedded one, None where there is no folder), hash and protocol.
-        environment: versions, device, threads, git revision.
-    """
-
-    recipe: str
+    recipe: str  # its name
     settings: Settings
-    dataset: dict
-    environment: dict
+    dataset: dict  # name, path ("sample" for the embedded one, None without a folder), hash and protocol
+    environment: dict  # versions, device, threads, git revision
 
 
 @dataclasses.dataclass
 class Progress:
-    """Where a training stands: everything but the tensors that the next step depends on, and what was measured."""
+    """The progress of a training: what the next step depends on besides tensors, and what was measured."""
 
-    epoch: int = 1  # the epoch under way, from 1
-    steps_in_epoch: int = 0  # of them done
-    step: int = 0  # steps done in all
-    loss_sum: float = 0.0  # over the samples seen in this epoch
+    epoch: int = 1  # the current epoch, from 1
+    steps_in_epoch: int = 0  # completed in this epoch
+    step: int = 0  # completed in all epochs
+    loss_sum: float = 0.0  # over the samples of this epoch so far
     seconds: float = 0.0  # spent training in this epoch
     history: list[dict] = dataclasses.field(default_factory=list)  # the rows of metrics.csv
     best_epoch: int = 0  # on validation
@@ -92,15 +87,15 @@ class Run:
     """A run's folder, or one checkpoint in it.
 
     Args:
-        path: of the folder of a run, which stands for its reported checkpoint: validation's choice under early
-            stopping, else the last. Or of a checkpoint.
+        path: the folder of a run or of a checkpoint. A run stands for its reported checkpoint: the best on validation
+            under early stopping, else the last.
 
     Attributes:
-        name: the path as it was given.
-        folder: the folder of the run; of a checkpoint outside any run the checkpoint's own.
+        name: the path as given.
+        folder: the folder of the run; for a checkpoint outside a run, the checkpoint's folder.
 
     Raises:
-        InputError: there is nothing at the path.
+        InputError: the path does not exist.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -118,17 +113,17 @@ class Run:
 
     @property
     def config(self) -> RunConfig | None:
-        """What config.yaml says; None where there is none, as around a checkpoint that was copied elsewhere."""
+        """The contents of config.yaml; None without one, as for a checkpoint copied out of its run."""
         return read_config(self.folder) if (self.folder / CONFIG).is_file() else None
 
     @property
     def recipe(self) -> str:
-        """The recipe's name; "" where it is unknown."""
+        """The recipe's name; "" if unknown."""
         return self.config.recipe if self.config else ""
 
     @property
     def settings(self) -> Settings:
-        """Everything applied."""
+        """All settings, of the run or of the chosen checkpoint."""
         return self.config.settings if self.config and self._chosen is None else self.checkpoint().settings
 
     @property
@@ -138,12 +133,12 @@ class Run:
 
     @property
     def environment(self) -> dict:
-        """Versions, device, threads and git revision; empty where they are unknown."""
+        """Versions, device, threads and git revision; empty if unknown."""
         return self.config.environment if self.config else {}
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """A row for each epoch done, as in metrics.csv, without what was not measured.
+        """A row for each completed epoch, as in metrics.csv, without empty values.
 
         Raises:
             InputError: metrics.csv is damaged.
@@ -159,13 +154,13 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the training is done. Weights of another implementation, which cannot be trained on, are too."""
+        """Whether the training is complete. Imported weights, which cannot be resumed from, count as complete."""
         checkpoint = self.checkpoint("last")
         return checkpoint.dataset["hash"] is None or checkpoint.progress.is_finished(checkpoint.settings)
 
     @property
     def reported_epoch(self) -> int:
-        """The epoch of the reported checkpoint, 0 before the first is done."""
+        """The epoch of the reported checkpoint, 0 before the first is complete."""
         return self.checkpoint().progress.epoch - 1
 
     def find_checkpoint(self, name: str | None = None) -> Path:
@@ -176,29 +171,32 @@ class Run:
         """
         if self._chosen is not None and name is None:
             return self._chosen
-        for pointer in [name] if name else ["best", "last"]:
-            if (self.folder / "checkpoints" / pointer).is_file():
-                return _pointed(self.folder / "checkpoints" / pointer)
+        for pointer in (self.folder / "checkpoints" / one for one in ([name] if name else ["best", "last"])):
+            if pointer.is_file():
+                folder = pointer.parent / pointer.read_text(encoding="utf-8", errors="replace").strip()
+                if folder.parent != pointer.parent or not (folder / STATE).is_file():
+                    raise InputError(f"{pointer}: names {folder.name!r}, not a checkpoint here; name one by its path")
+                return folder
         if self._chosen is not None:
             return self._chosen
-        raise InputError(f"{self.folder}: no checkpoint here; expected {STATE}, or a run that has saved one")
+        raise InputError(f"{self.folder}: no checkpoint here; expected {STATE}, or a run with a saved checkpoint")
 
     def checkpoint(self, name: str | None = None) -> Checkpoint:
-        """The reported checkpoint, or the one that `last` or `best` names, its files checked against their hashes.
+        """The reported checkpoint, or the one that `last` or `best` names, as `read_checkpoint`.
 
         Raises:
-            InputError: there is none, or a file is missing, truncated or altered, or of another format version.
+            InputError: there is none, or as `read_checkpoint`.
         """
         return read_checkpoint(self.find_checkpoint(name))
 
     def items(self) -> tuple[list[str], np.ndarray]:
-        """Raw id and training clicks of every item, the padding first.
+        """Raw id and training clicks of every item, padding first.
 
         Raises:
             InputError: the run has no items.csv, or it does not fit the checkpoint.
         """
         path, n_items = self.folder / ITEMS, self.checkpoint().n_items
-        hint = "copy there the items.csv of the dataset that the weights were trained on"
+        hint = "copy the items.csv of the dataset that the weights were trained on there"
         if not path.is_file():
             raise InputError(f"{path}: missing (imported weights have none), so the items' raw ids are unknown; {hint}")
         item_ids, item_clicks = read_items(path)
@@ -213,32 +211,31 @@ class Run:
             data: a dataset, its folder or "sample"; None for the one the run was trained on.
 
         Raises:
-            InputError: the dataset is unknown or damaged, or its items are others; the message says where they part.
+            InputError: the dataset is unknown or damaged, or numbers its items differently.
         """
         checkpoint = self.checkpoint()
         own = checkpoint.dataset
-        if data is None and own["path"] is None:
+        data = own["path"] if data is None else data
+        if data is None:
             raise InputError(
                 f"{self.name}: trained on {own['name']} data without a folder; name a dataset that numbers its "
-                f"{checkpoint.n_items - 1} items as they were numbered in training"
+                f"{checkpoint.n_items - 1} items as in training"
             )
-        dataset = data if isinstance(data, SessionDataset) else paddle_srgnn.load_dataset(own["path"] if data is None else data)
+        dataset = data if isinstance(data, SessionDataset) else paddle_srgnn.load_dataset(data)
         if own["hash"] == dataset.hash:
             return dataset
-        found = f"{checkpoint.folder}: of {own['name']}, does not fit {dataset.name}"
+        found = f"{checkpoint.folder}: trained on {own['name']}, does not fit {dataset.name}"
         if checkpoint.n_items != dataset.n_items:
             raise InputError(f"{found}: {checkpoint.n_items} items against {dataset.n_items}, padding included")
         if own["hash"] is None:
-            logger.warning(
-                "%s: imported weights, whose dataset is unknown; their items are taken to be numbered as in %s",
-                self.name, dataset.name,
-            )  # fmt: skip
+            assumption = "their items are assumed to be numbered as in"
+            logger.warning("%s: imported weights, whose dataset is unknown; %s %s", self.name, assumption, dataset.name)
             return dataset
         if not (self.folder / ITEMS).is_file():
             raise InputError(f"{found}: the hashes differ, and without the run's {ITEMS} the items cannot be compared")
         for number, (mine, other) in enumerate(zip(self.items()[0], dataset.item_ids, strict=True)):
             if mine != other:
-                raise InputError(f"{found}: item {number} is {mine!r} there and {other!r} here; preprocess alike")
+                raise InputError(f"{found}: item {number} is {mine!r}, in the data {other!r}; preprocess both alike")
         return dataset
 
     def model(self) -> paddle_srgnn.SRGNN:
@@ -248,32 +245,26 @@ class Run:
         return paddle_srgnn.SRGNN.from_file(config, checkpoint.folder / MODEL)
 
     def recommender(self, index: str = "exact") -> paddle_srgnn.Recommender:
-        """See `Recommender.load`."""
+        """As `Recommender.load`."""
         return paddle_srgnn.Recommender.load(self, index)
 
 
 def find_runs(path: Path) -> list[Path]:
-    """The runs in a folder and in its subfolders, by name, "a-2" before "a-10"; any other path stands for itself."""
+    """The runs in a folder and its subfolders, by name, "a-2" before "a-10"; any other path is returned itself."""
 
     def is_run(folder: Path) -> bool:
         return (folder / CONFIG).is_file() or (folder / "checkpoints").is_dir()
 
+    def by_number(folder: Path) -> list:
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", folder.name)]
+
     def in_order(folder: Path) -> list[Path]:
-        visible = (child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-        return sorted(visible, key=lambda child: [int(part) if part.isdecimal() else part for part in
-                                                  re.split(r"(\d+)", child.name)])  # fmt: skip
+        return sorted((one for one in folder.iterdir() if one.is_dir() and one.name[0] != "."), key=by_number)
 
     if is_run(path) or not path.is_dir():
         return [path]
     found = [run for child in in_order(path) for run in ([child] if is_run(child) else filter(is_run, in_order(child)))]
     return found or [path]
-
-
-def _pointed(pointer: Path) -> Path:
-    folder = pointer.parent / pointer.read_text(encoding="utf-8", errors="replace").strip()
-    if folder.parent != pointer.parent or not (folder / STATE).is_file():
-        raise InputError(f"{pointer}: names {folder.name!r}, which is no checkpoint beside it; name one by its path")
-    return folder
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -287,15 +278,15 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         state = json.loads(path.read_text(encoding="utf-8"))
         version = state["format"]
         if version != FORMAT:
-            raise InputError(f"{path}: format version {version}, this release reads {FORMAT}")
+            raise InputError(f"{path}: format version {version}, expected {FORMAT}")
         for name, digest in state["files"].items():
             if sha256(folder / name) != digest:
                 raise InputError(f"{folder / name}: truncated or altered, its SHA-256 is not the one in {STATE}")
-        settings, progress = make_settings(state["settings"], str(path)), Progress(**state["progress"])
+        settings, progress = _stored_settings(state["settings"], path), Progress(**state["progress"])
         dataset = {"protocol": "sessions"} | state["dataset"]
         return Checkpoint(folder, settings, state["n_items"], dataset, progress)
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: missing, the checkpoint is not complete") from None
+        raise InputError(f"{error.filename}: missing, the checkpoint is incomplete") from None
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
@@ -303,25 +294,22 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def describe_dataset(dataset: SessionDataset) -> dict:
-    """How a run and its checkpoints name their dataset; `load_dataset` takes the path."""
+    """What a run and its checkpoints store about their dataset; `load_dataset` takes the path."""
     path = "sample" if dataset.is_sample else dataset.path and str(dataset.path.resolve())
     return {"name": dataset.name, "path": path, "hash": dataset.hash, "protocol": dataset.protocol}
 
 
 def describe_environment(device: str, threads: int) -> dict:
-    """What a result may depend on besides the settings."""
-    packages = ("paddle-srgnn", "paddlepaddle", "paddlepaddle-gpu", "numpy")
+    """What results may depend on besides the settings."""
     versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
+    for package in ("paddle-srgnn", "paddlepaddle", "paddlepaddle-gpu", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {"versions": versions, "device": device, "threads": threads, "git_revision": _git_revision()}
 
 
 def _git_revision() -> str | None:
-    """The revision of the checkout this package runs from; None for an installed copy."""
+    """The git revision of the checkout that this package runs from; None for an installed copy."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
@@ -333,7 +321,7 @@ def _git_revision() -> str | None:
 
 
 def create_run(folder: Path, config: RunConfig, dataset: SessionDataset) -> None:
-    """Make a run's folder with config.yaml and the items, so that the run is usable without its dataset.
+    """Create a run's folder with config.yaml and the items, so that the run is usable without its dataset.
 
     Raises:
         InputError: the folder exists.
@@ -359,11 +347,15 @@ def read_config(folder: Path) -> RunConfig:
     """
     path = folder / CONFIG
     if not path.is_file():
-        raise InputError(f"{folder}: no run here, it has no {CONFIG}")
+        raise InputError(f"{folder}: not a run, it has no {CONFIG}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        settings = make_settings(values["settings"], str(path))
+        settings = _stored_settings(values["settings"], path)
         dataset = {"protocol": "sessions"} | values["dataset"]
         return RunConfig(values["recipe"], settings, dataset, values["environment"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+
+
+def _stored_settings(values: dict, path: Path) -> Settings:
+    return make_settings({key: values[key] for key in values if key not in REMOVED}, str(path))

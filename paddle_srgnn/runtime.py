@@ -1,7 +1,7 @@
-"""The process around Paddle: threads, MKL and malloc, a quiet import, the device, the seeds.
+"""The process around Paddle: threads, MKL and malloc, a quiet import, and the device.
 
-On a CPU these settings decide the speed of training more than any line of the model: one thread instead of all, the
-slow code path that the wheel's MKL takes on AMD, and a malloc that maps and unmaps the score matrix at every step.
+On a CPU Paddle's defaults are slow: one thread, MKL's slow code path on AMD, and a malloc that maps and unmaps the
+score matrix in every step.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from .errors import InputError, MissingPaddle
 
 logger = logging.getLogger("paddle_srgnn")
 
-# glibc's malloc.h
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
-_tuned = False  # before Paddle's import, or told that it came after
+_tuned = False  # whether tune() has run
 _threads = 1  # Paddle's own default
 
 
@@ -57,8 +56,8 @@ def tune(threads: int | None = None) -> int:
 
     On Linux with glibc, malloc keeps large buffers (about 300 MB more resident memory), MKL uses its AVX2 code on AMD
     processors, MKL's threads release their core soon after a product, and Paddle uses every core of this process.
-    Variables set by the user take precedence. `PADDLE_SRGNN_TUNING=0` turns tuning off; on other systems only Paddle is
-    imported. If Paddle is imported already, MKL's code path cannot change; the rest is applied and a warning says so.
+    Environment variables set by the user take precedence. `PADDLE_SRGNN_TUNING=0` turns tuning off. On other systems
+    this only imports Paddle. If Paddle is imported already, everything but MKL's code path is set, with a warning.
 
     Args:
         threads: number of Paddle's CPU threads; None: the first number of OMP_NUM_THREADS, else one per core.
@@ -74,18 +73,20 @@ def tune(threads: int | None = None) -> int:
     if enabled:
         if "paddle" in sys.modules and not _tuned:
             logger.warning("tune() came after Paddle's import: threads and malloc are set, MKL's code path is not")
-        _keep_large_buffers()
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap,
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)  # which keeps them
         if _is_amd():
             os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
-        # After a product MKL's threads would wait for the next one in a loop for 200 ms, on the cores that others need.
+        # By default MKL's threads spin for 200 ms after a product, on cores that other threads need.
         os.environ.setdefault("KMP_BLOCKTIME", "1")
         if threads is None:
-            # Paddle's import puts 1 into an unset or malformed variable, so its value counts only before.
+            # Importing Paddle sets an unset or malformed variable to 1, so its value counts only before.
             asked = None if "paddle" in sys.modules else _threads_in_environment()
             threads = asked or len(os.sched_getaffinity(0))
     paddle = import_paddle()
     if threads is not None:
-        # Rather than by OMP_NUM_THREADS, for which Paddle prints two warnings; the speed is the same.
+        # Not by OMP_NUM_THREADS, which is as fast but makes Paddle print two warnings.
         paddle.base.core.set_num_threads(threads)
     _tuned = True
     _threads = threads or _threads_in_environment() or 1
@@ -99,15 +100,8 @@ def _threads_in_environment() -> int | None:
 
 
 def thread_count() -> int:
-    """How many threads this process computes with, as `tune` set it."""
+    """The number of CPU threads that `tune` set."""
     return _threads
-
-
-def _keep_large_buffers() -> None:
-    libc = ctypes.CDLL(None)
-    # Both are needed: without mmap large blocks come from the heap, and without trimming the heap keeps them.
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _is_amd() -> bool:
@@ -120,7 +114,7 @@ def _is_amd() -> bool:
 
 @contextlib.contextmanager
 def log_to(path: str | os.PathLike | None = None) -> Iterator[None]:
-    """Send the package's log to stderr, or with dates to the end of a file, for a while."""
+    """Send the package's log to stderr, or append it with dates to a file, inside the `with` block."""
     handler = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(message)s" if path is None else "%(asctime)s %(levelname)s %(message)s"))
     level = logger.level
@@ -135,19 +129,17 @@ def log_to(path: str | os.PathLike | None = None) -> Iterator[None]:
 
 
 def set_device(name: str | None = None) -> str:
-    """Choose where Paddle computes: "cpu", "gpu", or None for a GPU where this Paddle has one. Returns the choice.
+    """Set Paddle's device to "cpu", "gpu", or with None to a GPU if Paddle finds one, and return its name.
 
     Raises:
-        InputError: a GPU was asked for and there is none; the message says why.
+        InputError: an unknown device, or "gpu" without a usable GPU.
     """
     paddle = import_paddle()
     compiled = paddle.device.is_compiled_with_cuda()
     usable = compiled and paddle.device.cuda.device_count() > 0
     if name == "gpu" and not usable:
-        reason = (
-            "Paddle finds no GPU here" if compiled else "this Paddle was built for CPUs only; install its GPU build"
-        )
-        raise InputError(f"device gpu: {reason}; use the cpu to train without one")
+        reason = "Paddle finds no GPU" if compiled else "this Paddle was built for CPUs only; install its GPU build"
+        raise InputError(f"device gpu: {reason}, or use the cpu")
     if name not in (None, "cpu", "gpu"):
         raise InputError(f"unknown device {name!r}: expected cpu or gpu")
     name = name or ("gpu" if usable else "cpu")

@@ -54,6 +54,20 @@ def test_a_run_that_was_stopped_is_not_finished(ring_run, tmp_path):
     assert not Run(tmp_path / "run").is_finished
 
 
+def test_a_setting_that_was_removed_is_ignored_in_older_runs(ring_run, tmp_path):
+    shutil.copytree(ring_run, tmp_path / "run")
+    config, state = tmp_path / "run" / "config.yaml", Run(tmp_path / "run").find_checkpoint() / "state.json"
+    config.write_text(config.read_text().replace("settings:\n", "settings:\n  num_workers: 2\n"))
+    stored = json.loads(state.read_text())
+    stored["settings"]["num_workers"] = 2
+    state.write_text(json.dumps(stored))
+    run = Run(tmp_path / "run")
+    assert run.settings == run.checkpoint().settings == Run(ring_run).settings
+    assert "num_workers" in config.read_text() and run.model().n_items == 21
+    with pytest.raises(InputError, match="unknown setting 'num_workers'"):
+        load_recipe("paper", {"num_workers": 2})
+
+
 def test_training_is_finished_after_its_epochs_or_by_patience():
     settings = load_recipe("paper", {"epochs": 3})
     assert [Progress(epoch=epoch).is_finished(settings) for epoch in (1, 3, 4)] == [False, False, True]

@@ -1,7 +1,7 @@
 """The command line: `srgnn NAME`, `python -m paddle_srgnn NAME` and, in a clone, `python tools/NAME.py`.
 
-A module for each command, with `main(argv=None) -> int`. A command parses, calls the package, prints, and turns errors
-into exit codes; what it imports beyond this file it imports where it works, so that `--help` answers at once.
+Each command is a module with `main(argv=None) -> int`. It parses, calls the package, prints, and turns errors into exit
+codes. It imports the rest of the package only when it works, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ COMMANDS = {
     "compare": "compare with another implementation",
 }
 
-
-# Words of the package's messages, and the option or command that they are about.
+# Words of the package's messages, and the option or command to use.
 HINTS = {
     "a smaller test_days": "--test-days",
     "a larger test_days": "--test-days",
@@ -55,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=f"commands:\n{listed}\n\n`srgnn COMMAND --help` describes a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     return run(parser, lambda args: None, argv)
 
 
 def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int | None], argv=None) -> int:
     """Parse the arguments, do the work, and return the exit code; an expected error is one line on stderr.
 
-    The work finds the arguments as they were given in `args.argv`.
+    `args.argv` holds the arguments as given.
     """
     argv = sys.argv[1:] if argv is None else [str(argument) for argument in argv]
     name = parser.prog.removeprefix("srgnn ")
@@ -77,7 +76,7 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
         return code
     except SystemExit as left:  # argparse's, after --help or bad usage
         return left.code or DONE
-    except BrokenPipeError:  # whoever read our output has left, which is no error of ours
+    except BrokenPipeError:  # the reader of the output has closed it, which is not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except WorkFailed as error:
@@ -101,7 +100,7 @@ def _say(name: str, message: object, code: int) -> int:
 
 
 def command(name: str) -> str:
-    """How to run a command in the way that this process was started, for the lines that say what to do next."""
+    """How to run a command the way this process was started, for messages on what to do next."""
     script = Path(sys.argv[0])
     in_clone = script.suffix == ".py" and script.parent.name == "tools"
     return f"python {script.with_name(name)}.py" if in_clone else f"srgnn {name}"
@@ -117,19 +116,19 @@ def positive_int(text: str) -> int:
 def add_machine(parser: argparse.ArgumentParser, device: bool = True) -> None:
     """Add --threads and, where the command can use a GPU, --device."""
     if device:
-        parser.add_argument("--device", choices=("cpu", "gpu"), help="default: gpu where there is one, else cpu")
+        parser.add_argument("--device", choices=("cpu", "gpu"), help="default: gpu if there is one, else cpu")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: one per core)")
 
 
 def check_folders(*paths: Path | None) -> None:
-    """See that the folders of output files exist, before any work is done."""
+    """Check before any work is done that the folders of output files exist."""
     for path in paths:
         if path is not None and not path.resolve().parent.is_dir():
-            raise InputError(f"{path}: its folder does not exist; make it first")
+            raise InputError(f"{path}: its folder does not exist; create it first")
 
 
 def check_replaceable(option: str, folder: Path | None, mark: str, force: bool) -> None:
-    """See that an output folder is free, or with --force that it holds what this command wrote, by the file `mark`."""
+    """Check that an output folder is free, or with --force that the file `mark` shows that this command wrote it."""
     if folder is None or not folder.exists():
         return
     if not force:

@@ -1,4 +1,4 @@
-"""Export a run for serving, checked against its checkpoint: Paddle Inference or ONNX models, or item vectors."""
+"""Export a run as Paddle Inference models, ONNX models or item vectors, and compare them with its checkpoint."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..errors import InputError
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgnn export", description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run, for its reported checkpoint, or a checkpoint")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or one of its checkpoints")
     parser.add_argument(
         "--format", choices=("paddle", "onnx", "vectors"), required=True,
-        help="paddle, onnx: models from item numbers to the best items; vectors: the items', for a vector index",
+        help="paddle, onnx: models from item numbers to the best items; vectors: item vectors for a vector index",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to create")
     parser.add_argument("-k", type=cli.positive_int, metavar="K", help="length of the models' lists (default: 20)")
     parser.add_argument("--force", action="store_true", help="replace an earlier export in --out")
     return parser
@@ -31,11 +31,11 @@ def work(args: argparse.Namespace) -> None:
     from ..runtime import set_device, tune
 
     if args.format == "vectors" and args.k is not None:
-        raise InputError("-k does not apply to vectors, as an index is asked for any number; leave it out")
+        raise InputError("-k does not apply to vectors, as an index can list any number; leave it out")
     cli.check_replaceable("--out", args.out, "manifest.json", args.force)
-    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle warns about its own export
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle warns about its own exports
     tune()
-    set_device("cpu")  # where the export is checked; its models run on either
+    set_device("cpu")  # for the comparison; the models run on CPU and GPU
     from ..serving.export import export_run
 
     summarise(export_run(args.run, args.out, args.format, args.k or 20, args.force), args.out)
@@ -47,10 +47,9 @@ def summarise(manifest: dict, out: Path) -> None:
     for model in manifest.get("models", {}).values():
         arrays = " -> ".join(", ".join(map(shape_of, model[side])) for side in ("inputs", "outputs"))
         print(f"  {' + '.join(model['files'])}: {arrays}")
-    if "items" in manifest:
-        items = manifest["items"]
+    if items := manifest.get("items"):
         shape = f"{items['dtype']} {items['shape']}"
-        print(f"  {items['file']}: {shape}; row r, counted from 0, is the item with index r+1 in items.csv")
+        print(f"  {items['file']}: {shape}; row r, from 0, is the item with index r+1 in items.csv")
         print(f"  scores are the {manifest['similarity']} of these rows and a session's vector,\n"
               "  which SRGNN.encode_sessions gives, or the encoder of --format paddle or onnx")  # fmt: skip
     low, high = verified["clicks"]
@@ -59,10 +58,9 @@ def summarise(manifest: dict, out: Path) -> None:
         print(f"  {what.replace('_', ' ')} differ by up to {found['largest']:.1e}, "
               f"{found['allowed']:.1e} is allowed; the largest is {found['largest_value']:.3g}")  # fmt: skip
     same, all_lists = verified["identical_lists"], verified["sessions"]
-    rest = "" if same == all_lists else ", the others differ only among items whose scores are that close"
+    rest = "" if same == all_lists else "; the others differ only in items with nearly equal scores"
     print(f"  {same:,} of {all_lists:,} lists of {verified['k']} are identical{rest}")
-    if "latency" in manifest:
-        times = manifest["latency"]
+    if times := manifest.get("latency"):
         print(f"one session at a time, one thread, {times['sessions']} sessions: "
               f"median {times['median_ms']} ms, 99th percentile {times['p99_ms']} ms")  # fmt: skip
 

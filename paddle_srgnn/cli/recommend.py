@@ -1,8 +1,8 @@
-"""Recommend the next items of sessions: a stream of sessions with raw item ids in, ranked raw item ids out.
+"""Recommend the next items of sessions: reads sessions of raw item ids and prints ranked raw item ids.
 
 The input is JSON lines {"session": any, "items": [raw ids, oldest first]}, or CSV with a header and the columns
-session and item, the rows of a session one after another, in click order; its first line tells which. What has arrived
-is answered at once, in its order. Unknown items are left out and counted.
+session and item, each session in consecutive rows in click order; the first line decides which. Sessions are answered
+in order, as soon as they arrive. Unknown items are ignored and counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from .. import cli
 
 AT_ONCE = 512  # sessions answered, and written, at a time
-RECALL_SESSIONS = 1000  # the first, on which an approximate index is compared with exact search
+RECALL_SESSIONS = 1000  # the first ones, on which an approximate index is compared with exact search
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,27 +25,25 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or one of its checkpoints")
     parser.add_argument("--sessions", required=True, metavar="FILE", help="the sessions; - for standard input")
     parser.add_argument("-k", type=cli.positive_int, default=20, help="items for each session (default: 20)")
-    parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="of the output (default: jsonl)")
+    parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="output format (default: jsonl)")
     parser.add_argument("--titles", type=Path, metavar="FILE", help=f"add {cli.TITLES}")
     parser.add_argument("--exclude-seen", action="store_true", help="leave out the items of the session itself")
     parser.add_argument(
         "--index", choices=("exact", "hnsw"), default="exact",
-        help="hnsw: approximate search by faiss, whose recall on the first sessions is measured (default: exact)",
+        help="hnsw: approximate search by faiss, with its recall measured on the first sessions (default: exact)",
     )  # fmt: skip
-    parser.add_argument(
-        "--strict", action="store_true", help="a session without a known item is a bad line, and gets no popular items"
-    )
-    parser.add_argument("--skip-bad", action="store_true", help="pass over bad lines and count them")
+    parser.add_argument("--strict", action="store_true", help="treat a session without a known item as a bad line")
+    parser.add_argument("--skip-bad", action="store_true", help="skip and count bad lines")
     cli.add_machine(parser)
     return parser
 
 
 class Report:
-    """What is said at the end."""
+    """The summary printed at the end."""
 
     def __init__(self):
         self.sessions = self.clicks = self.unknown = self.fallbacks = self.bad = 0
-        self.seconds = 0.0  # of work, without waiting for input
+        self.seconds = 0.0  # of work, excluding waiting for input
         self.first_bad = ""
         self.compared = self.hits = self.total = 0  # approximate search against exact
 
@@ -69,10 +67,10 @@ class Report:
         unknown = 100 * self.unknown / max(1, self.clicks)
         yield (
             f"{self.sessions:,} sessions, {rate:,.0f} a second; {unknown:.1f} % of {self.clicks:,} clicks on unknown "
-            f"items; {self.fallbacks:,} sessions without a known item got the popular ones"
+            f"items; {self.fallbacks:,} sessions without a known item got popular items"
         )
         if self.bad:
-            yield f"{self.bad:,} bad lines passed over, the first: {self.first_bad}"
+            yield f"{self.bad:,} bad lines skipped, the first: {self.first_bad}"
         if self.total:
             share = 100 * self.hits / self.total
             yield f"{args.index} found {share:.2f} % of the exact top {args.k} of the first {self.compared:,} sessions"
@@ -114,9 +112,8 @@ def answer(recommender, stream, source: str, args: argparse.Namespace, titles=No
         for first in range(0, len(arrived), AT_ONCE):
             requests = arrived[first : first + AT_ONCE]
             start = time.perf_counter()
-            results = recommender.recommend_many(
-                [request.items for request in requests], args.k, exclude_seen=args.exclude_seen
-            )
+            items = [request.items for request in requests]
+            results = recommender.recommend_many(items, args.k, exclude_seen=args.exclude_seen)
             seconds = time.perf_counter() - start
             refused = None
             if args.strict:
@@ -131,17 +128,18 @@ def answer(recommender, stream, source: str, args: argparse.Namespace, titles=No
 
 
 def known_only(requests: list, results: list, source: str, on_bad) -> tuple[list, list, str | None]:
-    """Those with a known item; without `on_bad` only those before the first that has none, and its message."""
-    kept = []
+    """The sessions with a known item; without `on_bad` only those before the first bad one, and its message."""
+    kept = [], []
     for request, result in zip(requests, results, strict=True):
         if result.fallback is None:
-            kept.append((request, result))
+            kept[0].append(request)
+            kept[1].append(result)
             continue
         message = f"{source}, line {request.line}: none of the session's {len(request.items)} items is known to the run"
         if on_bad is None:
-            return [pair[0] for pair in kept], [pair[1] for pair in kept], message
+            return *kept, message
         on_bad(message)
-    return [pair[0] for pair in kept], [pair[1] for pair in kept], None
+    return *kept, None
 
 
 def write(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Train SR-GNN. Without options it trains on the embedded sample and ends with a table of metrics."""
+"""Train SR-GNN, by default on the embedded sample, and print a table of metrics."""
 
 from __future__ import annotations
 
@@ -21,16 +21,14 @@ def parser() -> argparse.ArgumentParser:
     seeds.add_argument("--seed", type=int, metavar="N", help="same as --set seed=N")
     seeds.add_argument("--seeds", type=int, nargs="+", metavar="N", help="one run for each seed, in RUN/seed-N")
     parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: runs/DATA-RECIPE-N)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out from its last checkpoint")
-    parser.add_argument(
-        "--no-test", action="store_true", help="report on validation and leave the test set alone, to compare settings"
-    )
+    parser.add_argument("--resume", action="store_true", help="resume the run in --out from its last checkpoint")
+    parser.add_argument("--no-test", action="store_true", help="report on validation, without using the test set")
     cli.add_machine(parser)
     return parser
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Ends the help with the settings: their defaults, and each recipe's values where they are others."""
+    """Appends a table of the settings to the help: their defaults and each recipe's values."""
 
     def format_help(self) -> str:
         from ..config import FIELDS, read_recipe, recipe_names
@@ -38,7 +36,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         recipes = {name: read_recipe(name) for name in recipe_names()}
         rows = [["setting", "default", *recipes, ""]]
         for name, field in FIELDS.items():
-            values = [field.default, *(values.get(name, field.default) for values in recipes.values())]
+            values = [recipe.get(name, field.default) for recipe in ({}, *recipes.values())]
             rows.append([name, *map(_shown, values), field.metadata["help"]])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
@@ -56,8 +54,9 @@ def main(argv=None) -> int:
 
 
 def work(args: argparse.Namespace) -> None:
+    from ..datasets.load import load_dataset
     from ..runtime import tune
-    from ..training.plan import make_plan
+    from ..training.plan import make_plan, next_run_folder
 
     settings = parse_changes(args.set)
     settings |= {key: value for key in ("epochs", "seed") if (value := getattr(args, key)) is not None}
@@ -66,7 +65,8 @@ def work(args: argparse.Namespace) -> None:
     if args.seeds is None:
         plans = [plan(args.out, resume=args.resume, settings=settings)]
     else:
-        runs = [(seed, folder_of_seeds(args) / f"seed-{seed}") for seed in args.seeds]
+        folder = args.out or next_run_folder(load_dataset(args.data or "sample").name, args.recipe or "paper")
+        runs = [(seed, folder / f"seed-{seed}") for seed in args.seeds]
         plans = [plan(run, resume=args.resume and run.exists(), settings=settings | {"seed": n}) for n, run in runs]
     tune(args.threads)
 
@@ -80,7 +80,7 @@ def work(args: argparse.Namespace) -> None:
         folder = plans[0].folder if args.seeds is None else plans[0].folder.parent
         again = f"--seeds {' '.join(map(str, args.seeds))} " if args.seeds else ""
         command = f"{cli.command('train')} {again}--out {shlex.quote(str(folder))} --resume"
-        raise KeyboardInterrupt(f"{interrupt}; go on with: {command}") from None
+        raise KeyboardInterrupt(f"{interrupt}; resume with: {command}") from None
     others = cheap_baselines(plans[0])
     for plan, result in zip(plans, results, strict=True):
         write_report(plan, [result, *others])
@@ -102,20 +102,13 @@ def parse_changes(changes: list[str]) -> dict[str, str]:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse combinations of options before any work is done, where the package would not name the option."""
+    """Refuse combinations of options whose errors should name the options."""
     if args.resume and args.out is None:
-        raise InputError("--resume needs --out RUN, the run to go on with")
+        raise InputError("--resume needs --out RUN, the run to resume")
     if args.out is not None and args.out.exists() and not args.resume:
-        raise InputError(f"--out {args.out} exists already; go on with --resume, or choose another folder")
+        raise InputError(f"--out {args.out} exists already; pass --resume, or choose another folder")
     if args.seeds and len(set(args.seeds)) < len(args.seeds):
-        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: a seed is named twice; name each once")
-
-
-def folder_of_seeds(args: argparse.Namespace) -> Path:
-    from ..datasets.load import load_dataset
-    from ..training.plan import next_run_folder
-
-    return args.out or next_run_folder(load_dataset(args.data or "sample").name, args.recipe or "paper")
+        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: a seed is given twice; give each once")
 
 
 def report(plan, result, others: list) -> None:
@@ -133,7 +126,7 @@ def report(plan, result, others: list) -> None:
 
 
 def report_seeds(args: argparse.Namespace, plans: list, results: list, others: list) -> None:
-    """Print the metrics of each seed's reported checkpoint, their mean and standard deviation, and write them down."""
+    """Print and save the metrics of each seed's reported checkpoint, their mean and standard deviation."""
     from ..evaluation.results import mean_and_deviation, metrics_table
     from ..files import write_csv
     from ..training.train import REPORT, write_report

@@ -34,19 +34,19 @@ def count_ranks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each sample, how many items score above its target, and how many others score the same.
 
-    Padding is never a candidate. `metrics.ranks` makes ranks of the two counts.
+    Padding is not a candidate. `metrics.ranks` turns the counts into ranks.
 
     Args:
         batch_size: samples encoded at once.
         max_session_length: how many of the most recent clicks are read.
-        advance: called with the number of samples done after each batch.
+        advance: called after each batch with its number of samples.
         top: integers (n_samples, k), filled in the same pass with each sample's k best items, best first.
 
     Returns:
         greater and equals, each (n_samples,) int64, in the order of `sessions.sample_positions()`.
 
     Raises:
-        WorkFailed: a score is not finite: counting would give a diverged model a perfect rank.
+        WorkFailed: a score is not finite: counting would give a diverged model perfect ranks.
     """
     greater, equals = [], []
     rows = max(1, SCORES_AT_ONCE // model.n_items)
@@ -67,19 +67,14 @@ def count_ranks(
 
 
 def _count(user_emb, candidates, target, first_sample: int, top) -> tuple[np.ndarray, np.ndarray]:
-    """`greater` and `equals` of the samples whose vectors (b, d) and targets (b,) are given, each (b,) int64.
-
-    Their best items go into `top` (b, k), if it is given.
-    """
+    """`greater` and `equals` of some samples' vectors (b, d) and targets (b,), each (b,) int64; fills `top` (b, k)."""
     scores = paddle.matmul(user_emb, candidates, transpose_y=True)  # (b, V)
     own = paddle.gather(scores.reshape([-1]), paddle.arange(len(target)) * scores.shape[1] + target)  # (b,)
     compare = _compare_on_cpu if in_memory(scores, own) else _compare
     greater, equals, finite = compare(scores, own)
     if not finite.all():
         sample = first_sample + int(np.argmin(finite))
-        raise WorkFailed(
-            f"the scores of sample {sample} are not finite: the model has diverged, no rank can be trusted"
-        )
+        raise WorkFailed(f"the scores of sample {sample} are not finite: the model has diverged and cannot be ranked")
     if top is not None and in_memory(scores):
         in_row_blocks(_select, memory_of(scores), top)
     elif top is not None:
@@ -88,20 +83,18 @@ def _count(user_emb, candidates, target, first_sample: int, top) -> tuple[np.nda
 
 
 def _select(scores: np.ndarray, top: np.ndarray) -> None:
-    top[:] = 1 + top_k(scores, top.shape[1])[0]  # a column is an item less one, for the padding is no candidate
+    top[:] = 1 + top_k(scores, top.shape[1])[0]  # column 0 is item 1
 
 
 def _compare(scores, own) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How many of the scores (b, V) exceed `own` (b,), how many equal it, and whether all are finite: each (b,)."""
-    greater, equals = (
-        paddle.count_nonzero(relation(scores, own.unsqueeze(1)), axis=1).numpy()
-        for relation in (paddle.greater_than, paddle.equal)
-    )
+    own = own.unsqueeze(1)
+    greater, equals = (paddle.count_nonzero(found, axis=1).numpy() for found in (scores > own, scores == own))
     return greater, equals, paddle.isfinite(scores.sum(axis=1)).numpy()  # a sum is finite only if all its terms are
 
 
 def _compare_on_cpu(scores, own) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same by numpy in Paddle's own memory, on every core."""
+    """As `_compare`, by numpy in Paddle's own memory, on every core."""
 
     def compare(scores: np.ndarray, own: np.ndarray, counts: np.ndarray) -> None:
         counts[:, 0] = np.count_nonzero(scores > own, axis=1)
@@ -114,23 +107,18 @@ def _compare_on_cpu(scores, own) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class ModelScorer:
-    """A model as the protocols measure it.
-
-    Args:
-        model: with the weights to use.
-        settings: their `eval_batch_size` and `max_session_length` apply.
-    """
+    """Counts and lists a model's scores for the protocols, with the `eval_batch_size` and length of the settings."""
 
     def __init__(self, model: SRGNN, settings: Settings):
         self.model, self.n_items = model, model.n_items
         self.batch_size, self.max_session_length = settings.eval_batch_size, settings.max_session_length
 
     def count(self, sessions: Sessions, advance: Callable, top: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """See `count_ranks`."""
+        """As `count_ranks`."""
         return count_ranks(self.model, sessions, self.batch_size, self.max_session_length, advance, top)
 
     def best(self, sessions: Sessions, positions: np.ndarray, k: int, advance: Callable) -> np.ndarray:
-        """The k items nearest to the clicks before each position (n,), see `nearest_items`: int64 (n, k)."""
+        """The k items nearest to the clicks before each position (n,), as `nearest_items`: int64 (n, k)."""
         samples = SampleBatches(sessions, self.batch_size, self.max_session_length, positions)
         vectors = []
         with evaluating(self.model):
@@ -142,7 +130,7 @@ class ModelScorer:
 
 @contextlib.contextmanager
 def evaluating(model: SRGNN) -> Iterator[None]:
-    """Evaluation mode without gradients, for a while."""
+    """Evaluation mode without gradients inside the `with` block."""
     was_training = model.training
     model.eval()
     try:
@@ -154,14 +142,13 @@ def evaluating(model: SRGNN) -> Iterator[None]:
 
 
 def nearest_items(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
-    """The k items of largest cosine for each user, item 0 among them, equal ones in order of their numbers.
+    """The k items of largest cosine for each user, item 0 included, ties by number.
 
-    A cosine is the product of the vectors, normalised in float32, taken in float64 and rounded to float32.
+    The vectors are normalised in float32, multiplied in float64, and the cosines rounded to float32.
 
     Args:
         users: float32 (n, d).
         items: float32 (m, d), item 0 first.
-        k: the length of the lists; at most m.
 
     Returns:
         Item numbers, int64 (n, min(k, m)).
@@ -172,8 +159,7 @@ def nearest_items(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
     for name, vectors in (("user", users), ("item", items)):
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
-            which = f"the vector of {name} {np.argmin(finite)}"
-            raise WorkFailed(f"{which} is not finite: the model has diverged, no list means anything")
+            raise WorkFailed(f"the vector of {name} {np.argmin(finite)} is not finite: the model has diverged")
     users, items = _unit(users), _unit(items).astype(np.float64)
     rows = max(1, COSINES_AT_ONCE // len(items))
     lists = [np.empty((0, min(k, len(items))), dtype=np.int64)]
@@ -184,13 +170,13 @@ def nearest_items(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows (n, d) of length 1, a zero vector left as it is: scikit-learn's `normalize`, which takes 2 s to import."""
+    """Unit rows (n, d), zero vectors unchanged: scikit-learn's `normalize`, which takes 2 s to import."""
     length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]  # (n, 1)
     return vectors / np.where(length == 0, np.float32(1), length)
 
 
 def progress_bar(label: str, total: int, done: int = 0):
-    """A bar on stderr, in samples: a live one on a terminal, a line a minute in a log."""
+    """A bar on stderr, in samples: live on a terminal, a line a minute in a log."""
     pause = 0.1 if sys.stderr.isatty() else 60
     look = {"unit": " samples", "unit_scale": True, "leave": False, "delay": pause, "mininterval": pause}
     return tqdm(desc=label, total=total, initial=done, **look)

@@ -116,23 +116,23 @@ def result_of(
 
 
 def mean_and_deviation(results: Sequence[Result]) -> list[tuple[str, dict[str, float]]]:
-    """The mean of every metric over results that differ in their seed, and of two or more their standard deviation."""
+    """Each metric's mean over results of different seeds, and for two or more results its standard deviation."""
     values = np.array([list(result.metrics.values()) for result in results])  # (seeds, metrics)
     found = {"mean": values.mean(axis=0)}
     if len(values) > 1:
-        found["standard deviation"] = values.std(axis=0, ddof=1)  # of the runs, not of their mean
+        found["standard deviation"] = values.std(axis=0, ddof=1)  # of a run, not of the mean
     return [(name, dict(zip(results[0].metrics, row.tolist(), strict=True))) for name, row in found.items()]
 
 
 def session_labels(sessions: Sessions) -> np.ndarray:
-    """What the samples of a session have in common: where it starts, int64 (samples,)."""
+    """A label for each sample that the samples of a session share: where it starts, int64 (samples,)."""
     return sessions.sample_starts(sessions.sample_positions())
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in plain text: the first column to the left, figures to the right with two decimals.
+    """A table in plain text: the first column left-aligned, the others right-aligned, floats with two decimals.
 
-    A row of two cells under a longer header is a name and what there is to say instead of figures.
+    A row shorter than the header holds a name and a message instead of figures.
     """
     cells = [list(header)] + [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     whole = [row for row in cells if len(row) == len(header)]
@@ -144,22 +144,20 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str
 
 
 def metrics_table(results: Sequence[tuple[str, Mapping[str, float] | str]]) -> str:
-    """A row of metrics in percent for each named result, the same ones for all, or the words on why it has none."""
+    """A row for each named result: its metrics in percent, the same for all, or a message on why it has none."""
     header = ["", *next(metrics for _, metrics in results if not isinstance(metrics, str))]
     return format_table(header, [[name, *([m] if isinstance(m, str) else m.values())] for name, m in results])
 
 
 def intervals_table(results: Sequence[Result], metrics: Sequence[str]) -> str:
-    """A numbered row for each result: the given metrics, each with its interval, in percent."""
-    header = ["intervals of 95 %, over sessions", *(cell for metric in metrics for cell in (metric, ""))]
-    rows = []
+    """A numbered row for each result: the given metrics in percent, each with its interval."""
+    rows = [["intervals of 95 %, over sessions", *(cell for metric in metrics for cell in (metric, ""))]]
     for number, result in enumerate(results, start=1):
-        cells = []
+        rows.append([f"{number} {result.name}"])
         for metric in metrics:
             low, high = result.intervals[metric]
-            cells += [result.metrics[metric], f"[{low:.2f}, {high:.2f}]"]
-        rows.append([f"{number} {result.name}", *cells])
-    return format_table(header, rows)
+            rows[-1] += [result.metrics[metric], f"[{low:.2f}, {high:.2f}]"]
+    return format_table(rows[0], rows[1:])
 
 
 def tests_table(tests: Sequence[Mapping], names: Sequence[str]) -> str:

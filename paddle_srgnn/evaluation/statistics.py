@@ -1,7 +1,6 @@
-"""How sure a figure is, and a difference between two: the bootstrap and permutations, over sessions.
+"""Confidence intervals by the bootstrap and significance by permutation tests, over sessions.
 
-The samples of a session share its clicks, so they are not independent; whole sessions are drawn, and whole sessions
-change sides.
+The samples of a session share its clicks and are not independent, so whole sessions are drawn or flipped.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 
 from ..protocols.metrics import sample_gains
 
-AT_ONCE = 1 << 21  # sessions drawn at a time, over several repetitions: 16 MB, and as much for each copy of them
+AT_ONCE = 1 << 21  # sessions drawn at a time, over several repetitions: 16 MB for each array of them
 
 
 def session_intervals(
@@ -26,22 +25,21 @@ def session_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Percentile bootstrap intervals of the ranking metrics over sessions (Efron & Tibshirani 1993, chapter 13).
 
-    As many sessions as there are are drawn with replacement; the metric of a draw is the sum of its samples' gains over
-    the number of its samples.
+    Each resample draws as many sessions as there are, with replacement.
 
     Args:
         ranks: (n,), from 1.
-        session_of_sample: (n,), a label that the samples of a session have in common.
+        session_of_sample: (n,), a label shared by the samples of a session.
         ks: the cut-offs, each >= 1.
-        level: the share of the draws' metrics inside the interval.
-        resamples: how many draws.
-        seed: of the draws; the same sessions are drawn for every result.
+        level: the share of the resamples' metrics inside the interval.
+        resamples: the number of resamples.
+        seed: of the resamples, which draw the same sessions for every result.
 
     Returns:
         `{"P@20": (low, high), ..}` with the keys of `ranking_metrics`, in percent.
 
     Raises:
-        ValueError: as `sample_gains`; or there are not as many labels as ranks.
+        ValueError: as `sample_gains`; or the numbers of labels and ranks differ.
     """
     gains = sample_gains(ranks, ks)
     per_session = _sum_by_session([*gains.values(), np.ones(len(ranks))], session_of_sample)  # (sessions, metrics + 1)
@@ -49,7 +47,7 @@ def session_intervals(
 
     def draw(rng: np.random.Generator, n: int) -> np.ndarray:
         drawn = rng.integers(0, n_sessions, (n, n_sessions)) + np.arange(n)[:, None] * n_sessions
-        return np.bincount(drawn.ravel(), minlength=n * n_sessions).reshape(n, n_sessions)  # times each was drawn
+        return np.bincount(drawn.ravel(), minlength=n * n_sessions).reshape(n, n_sessions)  # how often each was drawn
 
     sums = _repeat(draw, per_session, resamples, seed)  # (resamples, metrics + 1)
     metrics = 100.0 * sums[:, :-1] / sums[:, -1:]
@@ -64,18 +62,18 @@ def paired_tests(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> list[dict]:
-    """Paired permutation tests between every two results, two-sided, by flipping signs over sessions.
+    """Two-sided paired permutation tests between every two results, flipping the signs of sessions' differences.
 
-    Were two results equally good, each session's difference could as well have had the other sign. `p` is the share of
-    random signs whose absolute sum of differences reaches the one found, which itself counts as one of them
+    Under the null hypothesis either sign of a session's difference is equally likely. `p` is the share of random signs
+    whose absolute sum of differences reaches the observed one, which counts as one of them
     ((1 + reached) / (1 + permutations), Phipson & Smyth 2010), so it is never 0. `p_holm` is corrected after Holm
-    (1979) over all the pairs of the same metric; the metrics are separate families.
+    (1979) over all pairs of the same metric; the metrics are separate families.
 
     Args:
         ranks: each result's ranks (n,), of the same samples in the same order.
-        session_of_sample: (n,), a label that the samples of a session have in common.
+        session_of_sample: (n,), a label shared by the samples of a session.
         metrics: such as "P@20".
-        permutations: how many random assignments of signs; the same ones for every pair.
+        permutations: the number of random assignments of signs, which are the same for every pair.
         seed: of the signs.
 
     Returns:
@@ -83,7 +81,7 @@ def paired_tests(
         percentage points.
 
     Raises:
-        ValueError: as `sample_gains`; the results are not of equally many samples; or an unknown metric.
+        ValueError: as `sample_gains`; the results have different numbers of samples; or an unknown metric.
     """
     pairs = list(itertools.combinations(ranks, 2))
     if not pairs:
@@ -98,11 +96,11 @@ def paired_tests(
     # (sessions, pairs x metrics), a pair's metrics side by side
     differences = np.concatenate([per_result[a] - per_result[b] for a, b in pairs], axis=1)
     found = differences.sum(axis=0)
-    same = 1e-12 * np.abs(differences).sum(axis=0)  # sums that differ by rounding are equal
+    same = 1e-12 * np.abs(differences).sum(axis=0)  # sums that differ only by rounding count as equal
 
     def reach(rng: np.random.Generator, n: int) -> np.ndarray:
         bits = np.frombuffer(rng.bytes(n * -(-len(differences) // 8)), dtype=np.uint8).reshape(n, -1)
-        return np.unpackbits(bits, axis=1, count=len(differences))  # 1: keeps its sign, 0: is flipped
+        return np.unpackbits(bits, axis=1, count=len(differences))  # 1: sign kept, 0: sign flipped
 
     sums = 2 * _repeat(reach, differences, permutations, seed) - found  # (permutations, pairs x metrics)
     reached = np.count_nonzero(np.abs(sums) >= np.abs(found) - same, axis=0)
@@ -117,9 +115,9 @@ def paired_tests(
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction: p-values (n,) such that rejecting those below a bound keeps the family's error."""
+    """Holm's step-down correction of p-values (n,) for the error rate of the whole family."""
     order = np.argsort(p)
-    factors = np.arange(len(p), 0, -1)  # the smallest counts for all n tests, the next for n - 1, ...
+    factors = np.arange(len(p), 0, -1)  # n for the smallest, n - 1 for the next, ...
     corrected = np.empty(len(p))
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * factors))
     return corrected
@@ -128,7 +126,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 def _sum_by_session(columns: Sequence[np.ndarray], session_of_sample: np.ndarray) -> np.ndarray:
     """Each column (n,) summed over the samples of each session: (sessions, columns)."""
     if any(len(column) != len(session_of_sample) for column in columns):
-        raise ValueError(f"{len(session_of_sample)} samples have a session, {len(columns[0])} have a rank")
+        raise ValueError(f"found {len(session_of_sample)} session labels for {len(columns[0])} ranks")
     _, session = np.unique(session_of_sample, return_inverse=True)  # (n,) from 0
     return np.stack([np.bincount(session, column) for column in columns], axis=1)
 
@@ -136,7 +134,7 @@ def _sum_by_session(columns: Sequence[np.ndarray], session_of_sample: np.ndarray
 def _repeat(
     draw: Callable[[np.random.Generator, int], np.ndarray], per_session: np.ndarray, times: int, seed: int
 ) -> np.ndarray:
-    """Sums of `per_session` (sessions, columns), weighted as `draw(rng, n)` says (n, sessions): (times, columns)."""
+    """Sums of `per_session` (sessions, columns) with the weights `draw(rng, n)` (n, sessions): (times, columns)."""
     rng = np.random.default_rng(seed)
     rows = max(1, AT_ONCE // len(per_session))
     parts = [draw(rng, min(rows, times - done)).astype(np.float64) @ per_session for done in range(0, times, rows)]

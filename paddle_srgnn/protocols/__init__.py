@@ -1,4 +1,4 @@
-"""The protocols: how the sessions of a dataset are split, sampled and measured. Nothing else asks which one it is."""
+"""The protocols: how the sessions of a dataset are split, sampled and measured."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (Paper
 
 
 def protocol_of(dataset: SessionDataset) -> Protocol:
-    """The protocol that a dataset was made by."""
+    """The protocol that a dataset was made with."""
     return PROTOCOLS[dataset.protocol]

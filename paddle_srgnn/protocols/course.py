@@ -1,7 +1,7 @@
 """The course's protocol: a training sample is drawn from each user in every epoch; a test user has many labels.
 
-Source: the pipeline of the Datawhale course. Its metrics are kept to the last bit and under their names, except for its
-`ndcg@K`: that is not what the name means, so it is called `course_ndcg@K` here and the usual one stands beside it.
+Source: the pipeline of the Datawhale course. Its metrics are reproduced exactly and keep their names. Only its `ndcg@K`
+is called `course_ndcg@K` here, as it is not the usual NDCG; the usual one is reported too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from .paper import Measured, _known
 
 
 class Course:
-    """Users with all their items. Metrics are recall@K, hitrate@K and two NDCG@K of a test user's later items."""
+    """Users with all their items, measured by recall@K, hitrate@K and two NDCG@K of a test user's later items.
+
+    The methods are those of `Paper`.
+    """
 
     name = "course"  # in meta.json
     unit = "users"
@@ -30,23 +33,19 @@ class Course:
     cosine = True  # lists are ordered by cosine
 
     def metric(self, name: str) -> str:
-        """As `Paper.metric`."""
         return _known(self, name, name)
 
     def split(self, dataset: SessionDataset, share: float) -> tuple[Sessions, Sessions]:
-        """The users to train on, and the dataset's own for validation, whatever the share."""
+        """The users to train on, and the dataset's own validation users, regardless of the share."""
         return dataset.train, dataset.valid
 
     def n_samples(self, train: Sessions) -> int:
-        """As `Paper.n_samples`."""
         return n_cuts(train)
 
     def positions(self, train: Sessions, seed: int, epoch: int) -> np.ndarray:
-        """As `Paper.positions`; drawn anew in every epoch."""
         return random_cuts(train, seed, epoch)
 
     def n_measured(self, sessions: Sessions) -> int:
-        """As `Paper.n_measured`."""
         return len(sessions)
 
     def describe(self, sessions: Sessions) -> str:
@@ -61,26 +60,22 @@ class Course:
         keep_lists: bool = False,
         advance: Callable[[int], object] = lambda samples: None,
     ) -> Measured:
-        """List the best items for every user's items before the cut, and look for the later ones.
+        """List the best items given every user's items before the cut, and look for the later ones.
 
-        Args:
-            scorer: its `best(sessions, positions, k, advance)` lists the k best items.
-            ks: the cut-offs.
-            ties: items of equal score stand in order of their numbers; nothing else can be asked for.
-            keep_lists: without effect, as there are no ranks.
-            advance: called with the number of users done.
+        As `Paper.measure`, but the scorer's `best(sessions, positions, k, advance)` lists the k best items, ties are
+        always in order of items, and `keep_lists` has no effect.
 
         Raises:
-            InputError: another order of equal items is asked for.
+            InputError: another value of `ties`.
         """
         if ties not in self.tie_rules:
-            raise InputError(f"ties={ties}: in the lists of protocol {self.name}, equal items stand in {self.ties}")
+            raise InputError(f"ties={ties}: protocol {self.name} lists items of equal score in {self.ties}")
         lists = scorer.best(sessions, evaluation_cuts(sessions), max(ks), advance)
         return Measured(course_metrics(lists, *labels_of(sessions), ks))
 
 
 def labels_of(users: Sessions) -> tuple[np.ndarray, np.ndarray]:
-    """All users' labels one after another, (labels,), and how many each user has, int64 (users,)."""
+    """All users' labels, concatenated (labels,), and how many each user has, int64 (users,)."""
     cuts = evaluation_cuts(users)
     is_label = np.arange(len(users.items)) >= np.repeat(cuts, users.lengths)
     return np.asarray(users.items)[is_label], users.offsets[1:] - cuts
@@ -89,16 +84,16 @@ def labels_of(users: Sessions) -> tuple[np.ndarray, np.ndarray]:
 def course_metrics(lists: np.ndarray, labels: np.ndarray, n_labels: np.ndarray, ks: Iterable[int]) -> dict[str, float]:
     """recall@K, hitrate@K, course_ndcg@K and ndcg@K, each the mean over users.
 
-    - recall@K: the share of a user's labels that are among the first K of the list. A label that occurs twice is two.
-    - hitrate@K: 1 where any label is.
-    - course_ndcg@K: the course's. A label that is among the K counts 1/log2(2 + its position among the user's
-      labels, from 0), wherever it stands in the list; the ideal is that many labels found, at the first positions.
-    - ndcg@K: the usual one. An item of the list that is a label counts 1/log2(1 + its rank, from 1); the ideal is a
-      list that begins with the user's distinct labels.
+    - recall@K: the share of a user's labels that are among the first K of the list; repeated labels count repeatedly.
+    - hitrate@K: 1 if any label is among them, else 0.
+    - course_ndcg@K: the course's. A label among the first K counts 1/log2(2 + its position among the user's labels,
+      from 0), regardless of its rank in the list. The ideal is as many labels found, at the first positions.
+    - ndcg@K: the usual one. A listed label counts 1/log2(1 + its rank, from 1). The ideal is a list that begins with
+      the user's distinct labels.
 
     Args:
-        lists: item numbers, (n, length), best first; a K beyond their length counts all.
-        labels: item numbers, (labels,), one user's after another's in the order of time.
+        lists: item numbers, (n, length), best first; a K above the length counts the whole list.
+        labels: item numbers, (labels,), user by user in the order of time.
         n_labels: how many labels each user has, (n,), each at least 1.
         ks: the cut-offs, each >= 1.
 
@@ -113,11 +108,11 @@ def course_metrics(lists: np.ndarray, labels: np.ndarray, n_labels: np.ndarray, 
     n, most = len(n_labels), int(max(n_labels))
     user = np.repeat(np.arange(n), n_labels)  # (labels,)
     place = np.arange(len(labels)) - np.repeat(np.cumsum(n_labels) - n_labels, n_labels)  # among the user's labels
-    # math.log to the last bit as the course computes it; its sums run from first to last, as bincount's and cumsum's.
+    # math.log, bincount and cumsum (which sum from first to last) give the course's figures to the last bit.
     discount = np.array([1.0 / math.log(position + 2, 2) for position in range(max(most, lists.shape[1]))])
     ideal = np.concatenate([[0.0], np.cumsum(discount)])  # by how many are found
     rank = _ranks_in(lists, labels, user)  # (labels,) from 1
-    first = np.zeros(len(labels), dtype=bool)  # where a label occurs for the first time
+    first = np.zeros(len(labels), dtype=bool)  # the first occurrence of a label
     first[np.unique(np.stack([user, labels]), axis=1, return_index=True)[1]] = True
     distinct = np.bincount(user[first], minlength=n)
 
@@ -141,7 +136,7 @@ def course_metrics(lists: np.ndarray, labels: np.ndarray, n_labels: np.ndarray, 
 
 
 def _ranks_in(lists: np.ndarray, labels: np.ndarray, user: np.ndarray) -> np.ndarray:
-    """Where each label stands in its user's list, from 1; past any K where it does not: int64 (labels,)."""
+    """The rank of each label in its user's list, from 1; above any K if it is not listed: int64 (labels,)."""
     ranks = np.full(len(labels), np.iinfo(np.int64).max)
     for rank in range(lists.shape[1], 0, -1):
         ranks[lists[user, rank - 1] == labels] = rank

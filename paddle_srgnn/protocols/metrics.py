@@ -1,7 +1,7 @@
 """Ranks by counting, the best items by selection, and the metrics of one next item per sample.
 
-The rank of a target is one more than the number of candidates that score higher. Sorting would hide two things that
-counting makes explicit: what becomes of ties, and scores that are not numbers.
+The rank of a target is one more than the number of candidates that score higher. Unlike sorting, counting makes the
+treatment of ties explicit, and scores that are not finite.
 """
 
 from __future__ import annotations
@@ -15,43 +15,30 @@ from ..errors import WorkFailed
 TIES = {"mean": 0.5, "optimistic": 0.0, "pessimistic": 1.0}  # the share of a target's equals that counts as above it
 
 
-class NotFinite(ValueError):
-    """A score is NaN or infinite. Comparisons with NaN are false, so counting would give a diverged model rank 1.
-
-    Attributes:
-        row: the row of the scores.
-    """
-
-    def __init__(self, row: int, candidate: int, score: float):
-        super().__init__(f"row {row}: the score of item {candidate} is {score}, expected a finite number")
-        self.row = row
-
-
-def count_above(scores: np.ndarray, targets: np.ndarray, first_candidate: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def count_above(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Count the candidates that score higher than each sample's target, and those that score the same.
 
     Args:
-        scores: float (n, items), a row per sample and a column per item.
+        scores: float (n, items), a row per sample and a column per item. Column 0, the padding, is not a candidate.
         targets: integers (n,), the item that came next.
-        first_candidate: the columns before it are not candidates, whatever they hold; 1 leaves out the padding.
 
     Returns:
         How many candidates are greater, int64 (n,), and how many others are equal, int64 (n,).
 
     Raises:
-        NotFinite: (a ValueError) a candidate's score is NaN or infinite; the message names the row.
+        WorkFailed: a candidate's score is not finite. Comparisons with NaN are false, so it would get rank 1.
         ValueError: a target is not a candidate.
     """
-    scores, targets = np.asarray(scores), np.asarray(targets)
-    outside = (targets < first_candidate) | (targets >= scores.shape[1])
+    outside = (targets < 1) | (targets >= scores.shape[1])
     if outside.any():
         row = np.argmax(outside)
-        raise ValueError(f"row {row}: target {targets[row]} is not in [{first_candidate}, {scores.shape[1]})")
-    candidates = scores[:, first_candidate:]  # (n, candidates), a view
+        raise ValueError(f"row {row}: target {targets[row]} is not in [1, {scores.shape[1]})")
+    candidates = scores[:, 1:]  # (n, candidates), a view
     finite = np.isfinite(candidates)
     if not finite.all():
         row, column = np.unravel_index(np.argmin(finite), finite.shape)
-        raise NotFinite(int(row), int(column) + first_candidate, float(candidates[row, column]))
+        score = candidates[row, column]
+        raise WorkFailed(f"row {row}: the score of item {column + 1} is {score}, expected a finite number")
     of_target = scores[np.arange(len(targets)), targets][:, None]  # (n, 1)
     greater = np.count_nonzero(candidates > of_target, axis=1)
     equals = np.count_nonzero(candidates == of_target, axis=1) - 1
@@ -63,13 +50,13 @@ def ranks(greater: np.ndarray, equals: np.ndarray, ties: str = "mean") -> np.nda
 
     Args:
         greater, equals: integers (n,).
-        ties: the place of a target among its equals: "mean" (the middle), "optimistic" (first) or "pessimistic" (last).
+        ties: the place of a target among equal scores: "mean" (middle), "optimistic" (first) or "pessimistic" (last).
 
     Returns:
         Ranks from 1, float64 (n,); under "mean" they can be halves.
 
     Raises:
-        ValueError: another word for `ties`.
+        ValueError: `ties` is unknown.
     """
     if ties not in TIES:
         raise ValueError(f"ties must be one of {', '.join(TIES)}, found {ties!r}")
@@ -77,13 +64,13 @@ def ranks(greater: np.ndarray, equals: np.ndarray, ties: str = "mean") -> np.nda
 
 
 def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The columns of the k highest scores of each row and those scores, best first, equal ones by column.
+    """The columns of the k highest scores of each row and those scores, best first, ties by column.
 
-    The columns of a row are dealt out to 32 k groups. The k-th highest of the groups' maxima is a bound that k scores
-    reach, so the top k are among the few that reach it, and only those are sorted.
+    The columns of a row are split into 32 k groups. At least k scores reach the k-th highest of the groups' maxima, so
+    the top k are among the few scores that do, and only those are sorted.
 
     Args:
-        scores: float32 (b, V), -inf for what is excluded.
+        scores: float32 (b, V), -inf for excluded columns.
         k: from 1 to V.
 
     Returns:
@@ -99,7 +86,7 @@ def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     rest = width - whole
     np.maximum(maxima[:, :rest], scores[:, whole:], out=maxima[:, :rest])
     if not (maxima < np.inf).all():
-        raise WorkFailed("a session's scores are not finite: the model has diverged, nothing can be recommended")
+        raise WorkFailed("a session's scores are not finite: the model has diverged and cannot recommend")
     bound = np.partition(maxima, -k, axis=1)[:, -k, None]  # (b, 1)
     rows, columns = np.divmod(np.flatnonzero(scores >= bound), width)  # np.nonzero of two dimensions is slow
     values = scores[rows, columns]
@@ -110,7 +97,7 @@ def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample_gains(ranks: np.ndarray, ks: Iterable[int]) -> dict[str, np.ndarray]:
-    """What each sample adds to P@K, MRR@K and NDCG@K, the metrics being the samples' means.
+    """Each sample's contribution to P@K, MRR@K and NDCG@K, which are the means over samples.
 
     Args:
         ranks: (n,), from 1.
@@ -136,13 +123,12 @@ def sample_gains(ranks: np.ndarray, ks: Iterable[int]) -> dict[str, np.ndarray]:
 
 
 def ranking_metrics(ranks: np.ndarray, ks: Iterable[int]) -> dict[str, float]:
-    """P@K, MRR@K and NDCG@K over samples with one right item each.
+    """P@K, MRR@K and NDCG@K over samples with one relevant item each.
 
-    A hit is a rank <= K. P@K is the share of hits: the field's name since the SR-GNN paper for what, with one right
-    item, is Recall@K and HR@K as well. MRR@K is the mean of 1/rank, and NDCG@K that of 1/log2(rank + 1), the ideal
-    being 1; both count 0 past K.
+    A hit is a rank <= K. P@K is the share of hits, as in the SR-GNN paper; with one relevant item it equals Recall@K
+    and HR@K. MRR@K is the mean of 1/rank and NDCG@K the mean of 1/log2(rank + 1), with 0 for ranks above K.
 
-    Args and raises: as `sample_gains`.
+    Arguments and errors are those of `sample_gains`.
 
     Returns:
         `{"P@5": .., "MRR@5": .., "NDCG@5": ..}` for each K, in percent.

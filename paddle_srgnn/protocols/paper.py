@@ -1,4 +1,4 @@
-"""The paper's protocol: every click but a session's first is a sample, and its item is ranked against all others."""
+"""The paper's protocol: every click except a session's first is a sample, and its item is ranked against all others."""
 
 from __future__ import annotations
 
@@ -15,21 +15,15 @@ TOP = 20  # length of the lists that are kept
 
 
 class Measured(NamedTuple):
-    """What a pass over the samples found.
+    """The result of a pass over the samples."""
 
-    Attributes:
-        metrics: by name, such as "P@20", in percent.
-        ranks: (samples,) float64, from 1, in the order of the samples; None under a protocol without ranks.
-        top: (samples, k) int32, the best items of each sample, best first, where they were asked for.
-    """
-
-    metrics: dict[str, float]
-    ranks: np.ndarray | None = None
-    top: np.ndarray | None = None
+    metrics: dict[str, float]  # by name, such as "P@20", in percent
+    ranks: np.ndarray | None = None  # (samples,) float64, from 1; None under a protocol without ranks
+    top: np.ndarray | None = None  # (samples, k) int32, the best items of each sample, best first, if requested
 
 
 class Paper:
-    """Wu et al. (AAAI 2019), section 4. Metrics are P@K, MRR@K and NDCG@K of the next item."""
+    """Wu et al. (AAAI 2019), section 4, measured by P@K, MRR@K and NDCG@K of the next item."""
 
     name = "sessions"  # in meta.json
     unit = "sessions"
@@ -41,7 +35,7 @@ class Paper:
     cosine = False  # lists are ordered by inner product; item 0 is never listed
 
     def metric(self, name: str) -> str:
-        """The protocol's name for a monitored metric: with one right item per sample, recall@K is P@K.
+        """The protocol's name for a monitored metric: with one relevant item per sample, recall@K is P@K.
 
         Raises:
             InputError: the protocol has no such metric.
@@ -50,11 +44,11 @@ class Paper:
         return _known(self, f"{'P' if kind == 'recall' else kind}@{k}", name)
 
     def split(self, dataset: SessionDataset, share: float) -> tuple[Sessions, Sessions | None]:
-        """The sessions to train on, and those of validation: the most recent share; None where it is 0."""
+        """The sessions to train on, and the most recent share of them for validation; None if the share is 0."""
         return dataset.train.split_recent(share) if share else (dataset.train, None)
 
     def n_samples(self, train: Sessions) -> int:
-        """How many samples an epoch has."""
+        """The number of samples of an epoch."""
         return train.n_samples
 
     def positions(self, train: Sessions, seed: int, epoch: int) -> np.ndarray:
@@ -62,7 +56,7 @@ class Paper:
         return train.sample_positions()
 
     def n_measured(self, sessions: Sessions) -> int:
-        """How many samples the metrics of these sessions are means of."""
+        """The number of samples that the metrics of these sessions are means of."""
         return sessions.n_samples
 
     def describe(self, sessions: Sessions) -> str:
@@ -80,9 +74,9 @@ class Paper:
         """Rank the target of every sample against all items.
 
         Args:
-            scorer: its `count(sessions, advance, top)` counts the items that score above and as high as each target.
+            scorer: its `count(sessions, advance, top)` counts the items that score above and equal to each target.
             ks: the cut-offs.
-            ties: the place of a target among items of equal score, see `metrics.ranks`.
+            ties: the place of a target among equal scores, see `metrics.ranks`.
             keep_lists: whether to keep the best items of each sample.
             advance: called with the number of samples done.
         """
@@ -94,5 +88,5 @@ class Paper:
 def _known(protocol, metric: str, asked: str) -> str:
     if metric.partition("@")[0] not in protocol.metrics:
         known = ", ".join(f"{kind}@K" for kind in protocol.metrics)
-        raise InputError(f"monitor={asked}: data of protocol {protocol.name} have {known}; monitor one of them")
+        raise InputError(f"monitor={asked}: protocol {protocol.name} measures {known}; monitor one of them")
     return metric

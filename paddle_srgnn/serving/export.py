@@ -1,7 +1,7 @@
-"""A run as something to serve: Paddle Inference models, ONNX models, or item vectors for an index.
+"""Export a run for serving: Paddle Inference models, ONNX models, or item vectors for an index.
 
-Both kinds of model read item numbers and build the graph inside, so that whoever calls them needs none of this package.
-Nothing takes its name before it has been read back and compared with the checkpoint, see `verification`.
+The models take item numbers and build the graph themselves, so serving them does not need this package. An export is
+read back and compared with the checkpoint before it gets its final name, see `verification`.
 """
 
 from __future__ import annotations
@@ -32,35 +32,38 @@ paddle = import_paddle()
 
 FORMATS = ("paddle", "onnx", "vectors")
 MANIFEST, VECTORS = "manifest.json", "items.npy"
-OPSET = 13  # paddle2onnx 2.1 is wrong or aborts the process at the newest ones
+OPSET = 13  # with the newest ones paddle2onnx 2.1 gives wrong results or aborts the process
 PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")  # setup.py's extra "onnx"
 INPUT = {"name": "item_seq", "dtype": "int64", "shape": ["B", "L"]}
 
 
 def export_run(run: str | os.PathLike, out: str | os.PathLike, kind: str, k: int = 20, replace: bool = False) -> dict:
-    """Export a run's reported checkpoint, compare it with the checkpoint, and only then give it its name.
+    """Export a run's reported checkpoint and compare the export with it.
 
     Args:
         run: a run or checkpoint; the run's items.csv is copied.
-        out: the folder to make.
+        out: the folder to create.
         kind: one of FORMATS.
-        k: how many items the ranker lists; of vectors, how many are compared, or all where there are fewer.
-        replace: whether what is in `out` is replaced.
+        k: the length of the ranker's lists. Of vectors, the length of the lists compared, at most the catalogue.
+        replace: whether to replace an existing `out`.
 
     Returns:
         The manifest, as written.
 
     Raises:
-        InputError: no such run, `out` exists, more items are asked for than there are, or a package is missing.
-        WorkFailed: the export and the checkpoint differ by more than the tolerance; nothing is left.
+        InputError: no such run, `out` exists, k is larger than the catalogue, or a package is missing.
+        WorkFailed: the export and the checkpoint differ by more than the tolerance; nothing is written.
     """
-    if kind == "onnx":
-        check_packages()
+    for package in PACKAGES if kind == "onnx" else ():
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise InputError(f'format onnx needs {package} ({error}): pip install "paddle-srgnn[onnx]"') from None
     run = Run(run)
     checkpoint = run.checkpoint()
     if kind != "vectors" and not 1 <= k < checkpoint.n_items:
-        raise InputError(f"k={k}: {run.name} has {checkpoint.n_items - 1} items; list from 1 to as many")
-    run.items()  # what a number means must be known
+        raise InputError(f"k={k}: {run.name} has {checkpoint.n_items - 1} items; expected at least 1 and at most that")
+    run.items()  # fails where the raw ids are unknown
     cosine = PROTOCOLS[checkpoint.dataset["protocol"]].cosine
     original = Original(run.model(), checkpoint.settings.max_session_length, cosine)
     trial = trial_sessions(run)
@@ -68,7 +71,8 @@ def export_run(run: str | os.PathLike, out: str | os.PathLike, kind: str, k: int
     with atomic_folder(out, replace) as folder:
         shutil.copyfile(run.folder / ITEMS, folder / ITEMS)
         if kind == "vectors":
-            vectors = save_vectors(original, folder)
+            np.save(folder / VECTORS, original.table, allow_pickle=False)
+            vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)  # (n_items-1, d)
             manifest["items"] = {"file": VECTORS, "dtype": str(vectors.dtype), "shape": list(vectors.shape)}
             manifest["verified"] = verify(original, trial, inner_product(original, vectors, min(k, len(vectors))))
         else:
@@ -79,19 +83,6 @@ def export_run(run: str | os.PathLike, out: str | os.PathLike, kind: str, k: int
             manifest["latency"] = latency(ranker, trial)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
-
-
-def check_packages() -> None:
-    """See that what ONNX needs is installed.
-
-    Raises:
-        InputError: a package is missing; the message names the extra.
-    """
-    for name in PACKAGES:
-        try:
-            __import__(name)
-        except ImportError as error:
-            raise InputError(f'format onnx needs {name} ({error}): pip install "paddle-srgnn[onnx]"') from None
 
 
 def _origin(run: Run) -> dict:
@@ -113,30 +104,25 @@ def _origin(run: Run) -> dict:
 
 def save_paddle(original: Original, folder: Path, k: int) -> dict[str, dict]:
     """Write encoder.json, .pdiparams and ranker.json, .pdiparams; returns their description for the manifest."""
-    width = original.model.embedding_size
     encoder = SessionEncoder(original.model, original.max_session_length, original.cosine)
-    layers = {"encoder": encoder, "ranker": Ranker(encoder, k)}
     outputs = {
-        "encoder": [{"name": "user_vectors", "dtype": "float32", "shape": ["B", width]}],
-        "ranker": [
-            {"name": "item_numbers", "dtype": "int64", "shape": ["B", k]},
-            {"name": "scores", "dtype": "float32", "shape": ["B", k]},
-        ],
+        "encoder": [("user_vectors", "float32", original.model.embedding_size)],
+        "ranker": [("item_numbers", "int64", k), ("scores", "float32", k)],
     }
     models = {}
-    for name, layer in layers.items():
+    for name, layer in {"encoder": encoder, "ranker": Ranker(encoder, k)}.items():
         layer.eval()
         spec = [paddle.static.InputSpec([None, None], INPUT["dtype"], INPUT["name"])]
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Tensor do not have 'place' interface")  # Paddle's about itself
+            warnings.filterwarnings("ignore", message="Tensor do not have 'place' interface")  # from Paddle's own code
             paddle.jit.save(layer, str(folder / name), input_spec=spec)
-        files = [f"{name}.json", f"{name}.pdiparams"]
-        models[name] = {"files": files, "inputs": [INPUT], "outputs": outputs[name]}
+        described = [{"name": output, "dtype": dtype, "shape": ["B", width]} for output, dtype, width in outputs[name]]
+        models[name] = {"files": [f"{name}.json", f"{name}.pdiparams"], "inputs": [INPUT], "outputs": described}
     return models
 
 
 def save_onnx(original: Original, folder: Path, k: int) -> dict[str, dict]:
-    """Write encoder.onnx and ranker.onnx, see `save_paddle`."""
+    """Write encoder.onnx and ranker.onnx, as `save_paddle` does."""
     import onnx
     import paddle2onnx
 
@@ -145,7 +131,7 @@ def save_onnx(original: Original, folder: Path, k: int) -> dict[str, dict]:
         for name, description in models.items():
             program, weights = (str(Path(paddle_folder) / file) for file in description["files"])
             with _stdout_to_stderr():
-                # Not into a file: then it would optimise the graph by a package that installs others by pip on its own.
+                # Without a file name: with one it optimises the graph, by a package that runs pip on its own.
                 try:
                     content = paddle2onnx.export(program, weights, opset_version=OPSET, auto_upgrade_opset=False)
                 except Exception as error:
@@ -159,7 +145,7 @@ def save_onnx(original: Original, folder: Path, k: int) -> dict[str, dict]:
 
 
 def _tidy(graph, names: list[str]) -> None:
-    """Name the outputs of an ONNX graph, and drop the constants that nothing reads: each would be a warning."""
+    """Name the outputs of an ONNX graph and drop unused constants, each of which would cause a warning."""
     new = dict(zip((output.name for output in graph.output), names, strict=True))
     for output in graph.output:
         output.name = new[output.name]
@@ -173,7 +159,7 @@ def _tidy(graph, names: list[str]) -> None:
 
 @contextlib.contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """For native code that prints its progress."""
+    """Redirect what native code prints."""
     sys.stdout.flush()
     stdout = os.dup(1)
     try:
@@ -182,9 +168,3 @@ def _stdout_to_stderr() -> Iterator[None]:
     finally:
         os.dup2(stdout, 1)
         os.close(stdout)
-
-
-def save_vectors(original: Original, folder: Path) -> np.ndarray:
-    """Write the vectors of the items 1, 2, ... (n_items-1, d) float32; returns them as read back."""
-    np.save(folder / VECTORS, original.table, allow_pickle=False)
-    return np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)

@@ -1,4 +1,4 @@
-"""SR-GNN on padded item numbers, in tensor operations alone: what can be exported."""
+"""SR-GNN on padded item numbers, in tensor operations only, so that it can be exported."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ nn, F = paddle.nn, paddle.nn.functional
 
 
 class SessionEncoder(nn.Layer):
-    """Session vectors from padded item numbers, graph building included: equal to `SRGNN.encode`, in tensor operations.
+    """Session vectors from padded item numbers, equal to `SRGNN.encode`, with the graph built by tensor operations.
 
-    The one other place where graphs are built, for neither numpy nor `paddle.unique` can be exported. Every click
-    carries its item's node here: the clicks of one item have equal rows and columns, so that no nodes need numbering.
+    Neither numpy nor `paddle.unique` can be exported, so this repeats what `graph` does. Every click is a node here:
+    the clicks of one item have equal rows and columns, so nodes need no numbering.
 
     Args:
-        model: gives the weights.
+        model: the model whose weights to use.
         max_session_length: how many of a session's most recent clicks are read.
-        cosine: whether the session vectors get length 1, so that their products with unit item vectors are cosines.
+        cosine: whether to normalise the session vectors, so that their products with unit item vectors are cosines.
     """
 
     def __init__(self, model: SRGNN, max_session_length: int, cosine: bool = False):
@@ -34,7 +34,8 @@ class SessionEncoder(nn.Layer):
     def forward(self, item_seq: paddle.Tensor) -> paddle.Tensor:
         """The session vectors (B, d) of item_seq (B, L) int64 in [0, n_items): left-aligned, 0 is padding.
 
-        What `SRGNN.forward` refuses is not seen here: a row without a click or with a 0 before one gets some vector.
+        Unlike `SRGNN.forward` this cannot check its input: a row without a click, or with a 0 before one, gets an
+        arbitrary vector.
         """
         model = self.model
         clicks = self.recent_clicks(item_seq)  # (B, W)
@@ -55,10 +56,10 @@ class SessionEncoder(nn.Layer):
         return _unit(user_emb) * model.cosine_scale if model.cosine_scale else user_emb
 
     def recent_clicks(self, item_seq: paddle.Tensor) -> paddle.Tensor:
-        """The most recent clicks, right-aligned after one column or more of zeros: (B, L) gives (B, W), W >= 2."""
+        """The most recent clicks, right-aligned after at least one column of zeros: (B, L) gives (B, W), W >= 2."""
         length = (item_seq != 0).astype("int64").sum(1, keepdim=True)  # (B, 1)
         number = _counted(item_seq)
-        source = number - 1 + length - number[:, -1:]  # (B, L), where a column's click stands when left-aligned
+        source = number - 1 + length - number[:, -1:]  # (B, L), the left-aligned column of each click
         is_click = (source >= 0).astype("int64")
         clicks = paddle.take_along_axis(item_seq, source * is_click, 1) * is_click
         clicks = clicks[:, -self.max_session_length :]
@@ -67,9 +68,9 @@ class SessionEncoder(nn.Layer):
     def connections(self, clicks: paddle.Tensor) -> paddle.Tensor:
         """The matrix A (B, W, 2W) of `GNN.forward` with clicks (B, W) for nodes, [incoming | outgoing].
 
-        Of the steps that walk an edge only the first gives weight, to the clicks it goes from or to.
+        Only the first of several equal transitions counts, at the clicks it starts from and ends at.
         """
-        source, target = clicks[:, :-1], clicks[:, 1:]  # (B, W-1), the steps
+        source, target = clicks[:, :-1], clicks[:, 1:]  # (B, W-1), the transitions
         number = _counted(source)
         same = _pairs_equal(source, source) & _pairs_equal(target, target)
         earlier = same & (number.unsqueeze(2) > number.unsqueeze(1))  # (B, W-1, W-1)
@@ -77,14 +78,14 @@ class SessionEncoder(nn.Layer):
         weight = is_first.astype("float32").unsqueeze(1)  # (B, 1, W-1)
         incoming = _pairs_equal(clicks, target).astype("float32") * weight  # (B, W, W-1), columns are sources
         outgoing = _pairs_equal(clicks, source).astype("float32") * weight  # (B, W, W-1), columns are targets
-        nothing = paddle.zeros_like(incoming[:, :, :1])  # the last click is no source, the first column no target
-        return paddle.concat([_row_shares(incoming), nothing, nothing, _row_shares(outgoing)], axis=2)
+        zeros = paddle.zeros_like(incoming[:, :, :1])  # the last click is not a source, the first column not a target
+        return paddle.concat([_row_shares(incoming), zeros, zeros, _row_shares(outgoing)], axis=2)
 
 
 class Ranker(nn.Layer):
     """The k best next items: item_seq (B, L) gives item numbers (B, k) int64, never 0, and their scores (B, k).
 
-    Scores descend. Among equal ones `topk` chooses as it likes, and so does the rounding of equal vectors' products.
+    Scores descend. The order of equal scores is up to `topk` and to rounding.
     """
 
     def __init__(self, encoder: SessionEncoder, k: int):
@@ -109,7 +110,7 @@ def _unit(vectors: paddle.Tensor) -> paddle.Tensor:
 
 
 def _counted(matrix: paddle.Tensor) -> paddle.Tensor:
-    """1, 2, 3, ... along each row of a matrix (n, m): lengths that are known only at run time stay tensors."""
+    """1, 2, 3, ... along each row of a matrix (n, m), without its width, which is known only at run time."""
     return paddle.cumsum(paddle.ones_like(matrix), axis=1)
 
 
@@ -121,7 +122,7 @@ def _row_shares(matrix: paddle.Tensor) -> paddle.Tensor:
     return matrix / _at_least(matrix.sum(2, keepdim=True), 1.0)  # a row without edges stays 0
 
 
-# Not `clip`: Paddle Inference 3.3 runs it on int64 as if it were not there, without a word.
+# Not `clip`: Paddle Inference 3.3 silently skips it on int64.
 def _at_least(tensor: paddle.Tensor, low: float) -> paddle.Tensor:
     return paddle.maximum(tensor, paddle.full_like(tensor, low))
 

@@ -22,9 +22,6 @@ paddle = import_paddle()
 
 BATCH = 512  # sessions encoded at once
 INDEXES = {"exact": Exact, "hnsw": Hnsw}
-POPULAR = "popular"
-NONE = np.zeros(0, dtype=np.int64)
-
 Id = str | int
 
 
@@ -34,9 +31,9 @@ class Recommendation:
 
     Attributes:
         items: raw ids, best first.
-        scores: of the model; of the popular items their training clicks; of similar items the cosine.
-        unknown: how many of the session's clicks are on items the run does not know.
-        fallback: "popular" where the session has no known item, else None.
+        scores: the model's scores; for popular items their training clicks, for similar items the cosine.
+        unknown: how many of the session's clicks are on items unknown to the run.
+        fallback: "popular" if the session has no known item, so that the popular items are given; else None.
     """
 
     items: tuple[str, ...]
@@ -46,17 +43,17 @@ class Recommendation:
 
 
 class Recommender:
-    """Recommends the next items of sessions, as evaluation ranks them.
+    """Recommends the next items of sessions, ranked as in evaluation.
 
-    Unknown items are taken out of a session first, then it is cut to the `max_session_length` most recent clicks.
+    Unknown items are removed from a session before it is cut to its `max_session_length` most recent clicks.
 
     Args:
-        model: with the weights to use.
+        model: the model, with its weights.
         item_ids: raw id of each item number; "" for the padding, number 0.
         item_clicks: (n_items,) training clicks of each item.
         max_session_length: how many of a session's most recent clicks are read.
         index: "exact", or "hnsw" for faiss's approximate search.
-        cosine: whether items are ordered by cosine, as the course's protocol measures, and not by inner product.
+        cosine: whether to rank by cosine, as the course's protocol does, instead of by inner product.
 
     Raises:
         InputError: an unknown index, or faiss is not installed.
@@ -77,7 +74,7 @@ class Recommender:
         self.item_ids = np.array(item_ids, dtype=object)  # (n_items,)
         self.max_session_length = max_session_length
         self._number = {raw: number for number, raw in enumerate(item_ids) if number}
-        self._by_clicks = np.argsort(-np.asarray(item_clicks)[1:], kind="stable") + 1  # equal ones by number
+        self._by_clicks = np.argsort(-np.asarray(item_clicks)[1:], kind="stable") + 1  # ties by number
         self._clicks = item_clicks
         model.eval()
         with paddle.no_grad():
@@ -90,12 +87,10 @@ class Recommender:
     def load(cls, run: Run | str | os.PathLike, index: str = "exact") -> Recommender:
         """The recommender of a run's reported checkpoint, or of a checkpoint in a run's folder.
 
-        Args:
-            run: the run or its folder; its dataset is not needed.
-            index: "exact" or "hnsw".
+        The dataset of the run is not needed.
 
         Raises:
-            InputError: there is no checkpoint, it is damaged, or the run has no items.csv.
+            InputError: there is no checkpoint, it is damaged, the run has no items.csv, or as `Recommender`.
         """
         run = run if isinstance(run, Run) else Run(run)
         item_ids, item_clicks = run.items()
@@ -104,16 +99,12 @@ class Recommender:
         return cls(run.model(), item_ids, item_clicks, checkpoint.settings.max_session_length, index, cosine)
 
     def recommend(self, session: Sequence[Id], k: int = 20, **how) -> Recommendation:
-        """The k best next items of one session.
+        """The k best next items of one session, as `recommend_many` with the same arguments.
 
-        One and many agree up to rounding (about 1e-6 of a score), which can exchange items whose scores are as close.
+        The scores can differ from those of a batch by rounding (about 1e-6), so items that close can change places.
 
         Args:
-            session: raw item ids, oldest first; an integer is the id it spells. It may be empty.
-            k, how: as `recommend_many`.
-
-        Raises:
-            InputError: as `recommend_many`.
+            session: raw item ids, oldest first; an integer stands for its decimal digits. It may be empty.
         """
         return self.recommend_many([session], k, **how)[0]
 
@@ -129,23 +120,21 @@ class Recommender:
         """The k best next items of each session.
 
         Args:
-            sessions: as `recommend` has one.
-            k: how many; a smaller catalogue gives all its items.
+            sessions: each as `recommend` takes it.
+            k: the number of items; a smaller catalogue gives all its items.
             exclude: raw ids that are never recommended; unknown ones are ignored.
-            exclude_seen: leave out every item of the session, those cut off by `max_session_length` too.
+            exclude_seen: leave out every item of the session, including those cut off by `max_session_length`.
             strict: refuse a session without a known item instead of recommending the popular items.
 
         Raises:
-            InputError: k is below 1, a session is no list of strings or integers, or `strict` refuses a session.
+            InputError: k is below 1, a session is not a list of strings or integers, or `strict` refuses a session.
             WorkFailed: a score is not finite.
         """
         _check_k(k)
         banned = self._known(exclude)[0]
-        found = []
-        for number, (clicks, unknown) in enumerate(map(self._known, sessions)):
-            if strict and not len(clicks):
-                raise InputError(f"session {number}: none of its {unknown} items is known to the run")
-            found.append((clicks, unknown))
+        found = list(map(self._known, sessions))
+        if strict and (bad := [(n, unknown) for n, (clicks, unknown) in enumerate(found) if not len(clicks)]):
+            raise InputError(f"session {bad[0][0]}: none of its {bad[0][1]} items is known to the run")
         return [
             result
             for first in range(0, len(found), BATCH)
@@ -153,7 +142,7 @@ class Recommender:
         ]
 
     def similar_items(self, item: Id, k: int = 20) -> Recommendation:
-        """The k items whose vectors have the highest cosine with an item's, best first, without the item itself.
+        """The k items whose vectors have the highest cosine with an item's vector, best first, except the item itself.
 
         Raises:
             InputError: the item is unknown, or k below 1.
@@ -168,11 +157,11 @@ class Recommender:
         return Recommendation(*self._answer(columns[0], values[0]))
 
     def recall(self, sessions: Sequence[Sequence[Id]], k: int, exclude_seen: bool = False) -> tuple[int, int]:
-        """How many of the exact top k of sessions the index finds, and how many there are."""
+        """How many items of the sessions' exact top k the index finds, and how many there are."""
         clicks = [known for known, _ in map(self._known, sessions) if len(known)]
         hits = total = 0
         for first in range(0, len(clicks), BATCH):
-            user_emb, excluded = self._encode(clicks[first : first + BATCH], exclude_seen, NONE)
+            user_emb, excluded = self._encode(clicks[first : first + BATCH], exclude_seen, self._known(())[0])
             answers = [index.search(user_emb, k, excluded) for index in (self._exact, self._index)]
             exact, own = ([set(c[np.isfinite(v)]) for c, v in zip(*answer, strict=True)] for answer in answers)
             hits += sum(len(a & b) for a, b in zip(exact, own, strict=True))
@@ -181,14 +170,14 @@ class Recommender:
 
     @cached_property
     def _directions(self) -> paddle.Tensor:
-        """The item vectors at length 1, (V, d); a zero vector stays zero."""
+        """The normalised item vectors (V, d); a zero vector stays zero."""
         with paddle.no_grad():
             return paddle.nn.functional.normalize(self._table, axis=1)
 
     def _known(self, session: Sequence[Id]) -> tuple[np.ndarray, int]:
-        """The numbers (clicks,) of a session's known items, and how many clicks are on unknown ones."""
+        """The numbers of a session's known items, int64 (clicks,), and how many clicks are on unknown ones."""
         if isinstance(session, str) or not isinstance(session, Iterable):
-            raise InputError(f"a session is a list of item ids, found {session!r}")
+            raise InputError(f"a session must be a list of item ids, found {session!r}")
         numbers = [self._number.get(_raw_id(item), 0) for item in session]
         clicks = np.array([number for number in numbers if number], dtype=np.int64)
         return clicks, len(numbers) - len(clicks)
@@ -206,14 +195,12 @@ class Recommender:
         return [
             Recommendation(*self._answer(*next(answers)), unknown)
             if len(clicks)
-            else Recommendation(*by_clicks, unknown, POPULAR)
+            else Recommendation(*by_clicks, unknown, "popular")
             for clicks, unknown in found
         ]
 
-    def _encode(
-        self, known: list[np.ndarray], exclude_seen: bool, banned: np.ndarray
-    ) -> tuple[paddle.Tensor, Excluded]:
-        """The session vectors (b, d), and what must not be found for them."""
+    def _encode(self, known: list[np.ndarray], exclude_seen: bool, banned: np.ndarray):
+        """The session vectors (b, d) of the sessions, and the items excluded for each."""
         with paddle.no_grad():
             user_emb = self.model.encode_sessions(known, self.max_session_length)  # (b, d)
             user_emb = unit_rows(user_emb) if self.cosine else user_emb
@@ -231,11 +218,7 @@ def _check_k(k: int) -> None:
         raise InputError(f"k must be at least 1, found {k}")
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, (str, Integral)) and not isinstance(value, bool)
-
-
 def _raw_id(value: object) -> str:
-    if not _is_id(value):
-        raise InputError(f"item {value!r} is no raw id: expected a string or a whole number")
+    if isinstance(value, bool) or not isinstance(value, (str, Integral)):
+        raise InputError(f"item {value!r} is not a raw id: expected a string or a whole number")
     return str(value)

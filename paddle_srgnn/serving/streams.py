@@ -15,40 +15,39 @@ from .recommender import Recommendation
 LONGEST = 1 << 26  # bytes of a line
 EXPECTED = '{"session": .., "items": [..]}'
 
-_json = json.JSONDecoder()
-_gap = re.compile(r"[\s:,]*")  # what stands before a key or a value inside an object
+_raw_decode = json.JSONDecoder().raw_decode
+_gap = re.compile(r"[\s:,]*")  # between keys and values of an object
 
 
 class Request(NamedTuple):
     """A session of the input."""
 
-    session: str  # its id as JSON, as it stands there
+    session: str  # its id as JSON, exactly as given
     items: list[str]  # raw ids, oldest first
-    line: int  # where it begins, from 1
+    line: int  # its first line, from 1
 
 
 def read_sessions(
-    stream: BinaryIO, source: str, layout: str | None = None, on_bad: Callable[[str], None] | None = None
+    stream: BinaryIO, source: str, on_bad: Callable[[str], None] | None = None
 ) -> Iterator[list[Request]]:
-    """Parse a stream of sessions as it arrives.
+    """Parse a stream of sessions as it arrives; its first line decides between JSON lines and CSV.
 
-    What has arrived is handed on before the stream is read again, so that a person or a program that waits for an
-    answer gets it. A CSV session is known to end when the next one begins, or the stream.
+    Sessions are yielded before the stream is read again, so that an interactive caller gets its answers. A CSV session
+    ends when the next one begins or the stream ends.
 
     Args:
         stream: JSON lines `{"session": any, "items": [raw ids, oldest first]}`, or CSV with the columns session and
-            item, the rows of a session one after another, in click order. Blank lines are passed over.
-        source: its name in messages.
-        layout: "jsonl" or "csv"; None: CSV if the first line is such a header.
-        on_bad: called with a message for each bad line, which is then passed over.
+            item, each session in consecutive rows in click order. Blank lines are skipped.
+        source: the stream's name in messages.
+        on_bad: called with a message for each bad line, which is then skipped.
 
     Yields:
         lists of sessions, which may be empty.
 
     Raises:
-        InputError: a bad line, without `on_bad`, once everything before it has been handed on; the message names it.
+        InputError: a bad line, without `on_bad`. The sessions before it are yielded first.
     """
-    parser: _JsonLines | _Csv | None = None
+    parse, rows = None, None
     number = 0
     for lines in _arriving(stream, source):
         requests = []
@@ -58,11 +57,12 @@ def read_sessions(
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
                 if not text.strip():
                     continue
-                if parser is None:
-                    parser, is_header = _parser(text, layout)
-                    if is_header:
+                if parse is None:
+                    rows = _csv_rows(text)
+                    parse = rows.parse if rows else _parse_json
+                    if rows:
                         continue
-                request = parser.parse(text, number)
+                request = parse(text, number)
             except (InputError, UnicodeDecodeError) as error:
                 reason = error if isinstance(error, InputError) else f"not UTF-8 ({error.reason})"
                 message = f"{source}, line {number}: {reason}"
@@ -74,12 +74,12 @@ def read_sessions(
             if request is not None:
                 requests.append(request)
         yield requests
-    if parser is not None and (last := parser.rest()) is not None:
-        yield [last]
+    if rows and rows.pending:
+        yield [rows.pending]
 
 
 def _arriving(stream: BinaryIO, source: str) -> Iterator[list[bytes]]:
-    """The lines of a stream in groups, each what one read gave."""
+    """The lines of a stream, grouped by the read that completed them."""
     rest = b""
     while block := stream.read1(1 << 18):
         *lines, rest = (rest + block).split(b"\n")
@@ -90,82 +90,71 @@ def _arriving(stream: BinaryIO, source: str) -> Iterator[list[bytes]]:
         yield [rest]
 
 
-def _parser(first_line: str, layout: str | None) -> tuple[_JsonLines | _Csv, bool]:
-    """The parser for a stream, and whether its first line is a header."""
+def _parse_json(text: str, number: int) -> Request:
     try:
-        header = [name.strip() for name in _fields(first_line)]
-    except InputError:
-        header = []
-    if {"session", "item"} <= set(header):
-        return _Csv(header), True
-    if layout == "csv" and not first_line.lstrip().startswith("{"):
-        raise InputError(f"expected a header with the columns session and item, found {_shown(first_line)}")
-    return _JsonLines(), False
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        expected = f"{EXPECTED}, or CSV with a header session,item"
+        raise InputError(f"not JSON ({reason}): {_shown(text)}; expected {expected}") from None
+    if not isinstance(record, dict) or not {"session", "items"} <= record.keys():
+        raise InputError(f"expected {EXPECTED}, found {_shown(text)}")
+    items = record["items"]
+    if not isinstance(items, list):
+        raise InputError(f'"items" must be a list of raw ids, oldest first, found {_shown(json.dumps(items))}')
+    for position, item in enumerate(items):
+        if isinstance(item, bool) or not isinstance(item, (str, int)):
+            raise InputError(f"items[{position}] is {_shown(json.dumps(item))}; expected a string or whole number")
+    return Request(_session_text(text), [str(item) for item in items], number)
 
 
-class _JsonLines:
-    def parse(self, text: str, number: int) -> Request:
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-            raise InputError(f"no JSON ({reason}); expected {EXPECTED}, or first a CSV header session,item") from None
-        if not isinstance(record, dict) or not {"session", "items"} <= record.keys():
-            raise InputError(f"expected {EXPECTED}, found {_shown(text)}")
-        items = record["items"]
-        if not isinstance(items, list):
-            raise InputError(f'"items" must be a list of raw ids, oldest first, found {_shown(json.dumps(items))}')
-        for position, item in enumerate(items):
-            if isinstance(item, bool) or not isinstance(item, (str, int)):
-                raise InputError(f"items[{position}] is {_shown(json.dumps(item))}; expected a string or whole number")
-        return Request(_value_text(text, "session"), [str(item) for item in items], number)
-
-    def rest(self) -> None:
-        return None
+def _session_text(text: str) -> str:
+    """The text of a JSON object's "session", exactly as given; the last one if the key is repeated."""
+    found, position = "", _gap.match(text, text.index("{") + 1).end()
+    while text[position] != "}":
+        key, position = _raw_decode(text, position)
+        start = _gap.match(text, position).end()
+        _, end = _raw_decode(text, start)
+        found = text[start:end] if key == "session" else found
+        position = _gap.match(text, end).end()
+    return found
 
 
-class _Csv:
+class _CsvRows:
     def __init__(self, header: list[str]):
         self.n_fields = len(header)
         self.session, self.item = header.index("session"), header.index("item")
-        self.pending: Request | None = None
+        self.pending: Request | None = None  # the session that the next row may continue
 
     def parse(self, text: str, number: int) -> Request | None:
-        """Take a row; if it begins a session, the one before is complete and returned."""
+        """Add a row; if it begins a session, return the one before, which is complete."""
         fields = _fields(text)
         if len(fields) != self.n_fields:
             raise InputError(f"{len(fields)} fields, the header has {self.n_fields}: {_shown(text)}")
         session, item = json.dumps(fields[self.session], ensure_ascii=False), fields[self.item]
         if not item:
             raise InputError("column item is empty; expected a raw id")
-        complete, pending = None, self.pending
-        if pending is None or pending.session != session:
-            complete, self.pending = pending, Request(session, [], number)
+        complete = None
+        if self.pending is None or self.pending.session != session:
+            complete, self.pending = self.pending, Request(session, [], number)
         self.pending.items.append(item)
         return complete
 
-    def rest(self) -> Request | None:
-        return self.pending
+
+def _csv_rows(first_line: str) -> _CsvRows | None:
+    """A parser of the rows below a CSV header; None if the line is not a header with session and item."""
+    try:
+        header = [name.strip() for name in _fields(first_line)]
+    except InputError:
+        return None
+    return _CsvRows(header) if {"session", "item"} <= set(header) else None
 
 
 def _fields(line: str) -> list[str]:
     try:
         return next(csv.reader([line], strict=True))
     except csv.Error as error:
-        raise InputError(f"no CSV row ({error}); a quoted field must end on its line: {_shown(line)}") from None
-
-
-def _value_text(text: str, wanted: str) -> str:
-    """The text of a key's value in the text of a JSON object; of the last, should there be several."""
-    found, position = "", _gap.match(text, text.index("{") + 1).end()
-    while text[position] != "}":
-        key, position = _json.raw_decode(text, position)
-        start = _gap.match(text, position).end()
-        _, position = _json.raw_decode(text, start)
-        if key == wanted:
-            found = text[start:position]
-        position = _gap.match(text, position).end()
-    return found
+        raise InputError(f"not a CSV row ({error}): {_shown(line)}; a quoted field must end on its line") from None
 
 
 def _shown(text: str) -> str:

@@ -1,10 +1,11 @@
-"""An export against the checkpoint it was made of: session vectors, scores and lists on real sessions, and latency."""
+"""Compare an export with its checkpoint: session vectors, scores and lists on real sessions, and latency."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,38 +16,33 @@ from ..errors import InputError, WorkFailed
 from ..graph import pad
 from ..kernels import unit_rows
 from ..model import SRGNN
+from ..protocols.metrics import top_k
 from ..run import Run
 from ..runtime import import_paddle
 
 paddle = import_paddle()
 
-Predict = Callable[[np.ndarray], list[np.ndarray]]  # of item_seq (B, L) int64
+Predict = Callable[[np.ndarray], list[np.ndarray]]  # takes item_seq (B, L) int64
 
-TOLERANCE = 1e-5  # of the largest value: both sides are float32, each with its own order of summation
+TOLERANCE = 1e-5  # of the largest value: both sides are float32 and sum in different orders
 CHECKED, TIMED, WARM_UP = 1000, 300, 30  # sessions
 BATCH_SIZES = (1, 7, 64)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Sessions to try an export on.
+    """Sessions to try an export on."""
 
-    Attributes:
-        source: where they are from.
-        checked: (clicks,) int64 each, of all lengths, one longer than the model reads among them.
-        timed: the same, of lengths as they occur.
-    """
-
-    source: str
-    checked: list[np.ndarray]
-    timed: list[np.ndarray]
+    source: str  # where they come from
+    checked: list[np.ndarray]  # (clicks,) int64 each, of all lengths, including one longer than the model reads
+    timed: list[np.ndarray]  # (clicks,) int64 each, of typical lengths
 
 
 def load_paddle(folder: Path, name: str) -> Predict:
-    """A model that Paddle Inference reads, on one thread of the CPU."""
+    """Load a model into Paddle Inference, on one CPU thread."""
     config = paddle.inference.Config(str(folder / f"{name}.json"), str(folder / f"{name}.pdiparams"))
     config.disable_glog_info()
-    config.disable_mkldnn()  # slower at the products of one row
+    config.disable_mkldnn()  # slower on products of one row
     config.set_cpu_math_library_num_threads(1)
     predictor = paddle.inference.create_predictor(config)
     entry = predictor.get_input_handle(predictor.get_input_names()[0])
@@ -61,7 +57,7 @@ def load_paddle(folder: Path, name: str) -> Predict:
 
 
 def load_onnx(folder: Path, name: str) -> Predict:
-    """A model that ONNX Runtime reads, on one thread of the CPU."""
+    """Load a model into ONNX Runtime, on one CPU thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -71,12 +67,12 @@ def load_onnx(folder: Path, name: str) -> Predict:
 
 
 class Original:
-    """The checkpoint's own way to session vectors and scores, which training and evaluation take.
+    """A checkpoint's session vectors and item table, computed as in training and evaluation.
 
     Args:
-        model: the checkpoint's.
+        model: the checkpoint's model.
         max_session_length: how many of a session's most recent clicks are read.
-        cosine: whether scores are cosines; both kinds of vectors then have length 1.
+        cosine: whether scores are cosines; session and item vectors then have length 1.
     """
 
     def __init__(self, model: SRGNN, max_session_length: int, cosine: bool):
@@ -97,38 +93,32 @@ def inner_product(original: Original, vectors: np.ndarray, k: int) -> Predict:
 
     def predict(item_seq: np.ndarray) -> list[np.ndarray]:
         sessions = [row[row != 0] for row in item_seq]
-        scores = original.encode(sessions) @ vectors.T  # (B, n_items-1)
-        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
-        best = np.take_along_axis(best, order, 1)
-        return [best + 1, np.take_along_axis(scores, best, 1)]
+        columns, scores = top_k(original.encode(sessions) @ vectors.T, k)  # (B, k) each
+        return [columns + 1, scores]
 
     return predict
 
 
 def trial_sessions(run: Run) -> Trial:
-    """Inputs from the test sessions of the run's dataset; where it cannot be loaded, random ones over its items."""
+    """Inputs from the test sessions of the run's dataset, or random sessions if it cannot be loaded."""
     longest = run.settings.max_session_length + 5
     try:
         dataset = run.load_dataset()
     except (InputError, OSError) as error:
-        sessions = _random_sessions(run.checkpoint().n_items, longest)
-        return Trial(f"random sessions, for the run's dataset cannot be read ({error})", sessions, sessions[:TIMED])
-    checked = _one_of_each_length_first(dataset.test, CHECKED)
-    checked.append(np.resize(dataset.test.items, longest).astype(np.int64))  # clicks of several sessions in a row
-    every = max(1, dataset.test.n_samples // TIMED)
-    timed = _inputs(dataset.test, dataset.test.sample_positions()[::every][:TIMED])
-    return Trial(f"inputs from the test sessions of {dataset.name}", checked, timed)
-
-
-def _one_of_each_length_first(sessions: Sessions, n: int) -> list[np.ndarray]:
-    """At most n inputs: one of every length, then a second of every length that has two, and so on."""
-    positions = sessions.sample_positions()
-    lengths = positions - sessions.sample_starts(positions)
+        rng, n_items = np.random.default_rng(0), run.checkpoint().n_items
+        lengths = 1 + np.arange(CHECKED) % longest
+        # From half as many items as clicks, so that sessions return to their items.
+        sessions = [rng.choice(rng.integers(1, n_items, 1 + length // 2), length) for length in lengths]
+        return Trial(f"random sessions, as the run's dataset cannot be read ({error})", sessions, sessions[:TIMED])
+    test, positions = dataset.test, dataset.test.sample_positions()
+    # One input of every length, then a second of every length that has two, and so on.
+    lengths = positions - test.sample_starts(positions)
     by_length = np.argsort(lengths, kind="stable")
-    first = np.searchsorted(lengths[by_length], lengths[by_length])  # where a sample's length begins
-    turn = np.arange(len(positions)) - first
-    return _inputs(sessions, positions[by_length[np.argsort(turn, kind="stable")[:n]]])
+    turn = np.arange(len(positions)) - np.searchsorted(lengths[by_length], lengths[by_length])
+    checked = _inputs(test, positions[by_length[np.argsort(turn, kind="stable")[:CHECKED]]])
+    checked.append(np.resize(test.items, longest).astype(np.int64))  # consecutive clicks of several sessions
+    timed = _inputs(test, positions[:: max(1, len(positions) // TIMED)][:TIMED])
+    return Trial(f"inputs from the test sessions of {dataset.name}", checked, timed)
 
 
 def _inputs(sessions: Sessions, positions: np.ndarray) -> list[np.ndarray]:
@@ -137,30 +127,24 @@ def _inputs(sessions: Sessions, positions: np.ndarray) -> list[np.ndarray]:
     return [items[start:end].astype(np.int64) for start, end in zip(starts, positions, strict=True)]
 
 
-def _random_sessions(n_items: int, longest: int) -> list[np.ndarray]:
-    """Sessions of every length up to `longest` that come back to their items often."""
-    rng = np.random.default_rng(0)
-    lengths = 1 + np.arange(CHECKED) % longest
-    return [rng.choice(rng.integers(1, n_items, 1 + length // 2), length) for length in lengths]
-
-
 def verify(original: Original, trial: Trial, rank: Predict, encode_exported: Predict | None = None) -> dict:
-    """Compare an export with the model it was made of, in batches of several sizes and lengths.
+    """Compare an export with its checkpoint, in batches of several sizes and lengths.
 
     Args:
-        original: what it was made of.
-        rank: gives item numbers (B, k) and scores (B, k), the best first.
-        encode_exported: gives session vectors (B, d); None for an export that has none.
+        original: the checkpoint.
+        rank: gives item numbers (B, k) and scores (B, k), best first.
+        encode_exported: gives session vectors (B, d); None for an export without them.
 
     Returns:
-        What was compared, the largest differences, and how many lists are the checkpoint's own.
+        What was compared, the largest differences, and how many lists equal the checkpoint's.
 
     Raises:
-        WorkFailed: a difference is above TOLERANCE times the largest value, a list is not the best k, or the
-            checkpoint's own scores are not finite.
+        WorkFailed: a difference is above TOLERANCE times the largest value, a list does not hold the best k items, or
+            the checkpoint's own scores are not finite.
     """
-    pairs = {"user_vectors": [], "scores": [], "lists": []}
-    for sessions in _batches(trial.checked):
+    pairs = defaultdict(list)  # found and expected, of each batch
+    rest, sizes = iter(trial.checked), itertools.cycle(BATCH_SIZES)
+    while sessions := list(itertools.islice(rest, next(sizes))):
         item_seq = pad(sessions)
         vectors = original.encode(sessions)
         scores = vectors @ original.table.T  # (B, n_items-1)
@@ -169,18 +153,17 @@ def verify(original: Original, trial: Trial, rank: Predict, encode_exported: Pre
         if encode_exported is not None:
             pairs["user_vectors"].append((encode_exported(item_seq)[0], vectors))
         numbers, listed_scores = rank(item_seq)
-        if not _are_items(numbers, original.model.n_items):
-            raise WorkFailed("the export lists an item twice, or none that there is; nothing was written")
+        ordered = np.sort(numbers, axis=1)
+        if ordered.min() < 1 or ordered.max() >= original.model.n_items or not np.diff(ordered, axis=1).all():
+            raise WorkFailed("the export lists an unknown item, or an item twice; nothing was written")
         k = numbers.shape[1]
         own_scores = np.take_along_axis(scores, numbers - 1, 1)  # (B, k), the checkpoint's, of the items listed
-        best = np.sort(np.partition(scores, -k, axis=1)[:, -k:], axis=1)[:, ::-1]  # (B, k), the checkpoint's best
         pairs["scores"].append((listed_scores, own_scores))
-        pairs["lists"].append((own_scores, best))
-    differences = {}
-    for what, parts in pairs.items():
-        if parts:
-            differences[what] = _difference(what, *map(np.concatenate, zip(*parts, strict=True)))
-    del differences["lists"]  # of the same scores as those listed, put in order
+        pairs["lists"].append((own_scores, top_k(scores, k)[1]))
+    differences = {
+        what: _difference(what, *map(np.concatenate, zip(*parts, strict=True))) for what, parts in pairs.items()
+    }
+    del differences["lists"]  # only checked: these are the scores again
     lengths = list(map(len, trial.checked))
     return {
         "on": trial.source,
@@ -193,31 +176,19 @@ def verify(original: Original, trial: Trial, rank: Predict, encode_exported: Pre
     }
 
 
-def _batches(sessions: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    rest, sizes = iter(sessions), itertools.cycle(BATCH_SIZES)
-    while batch := list(itertools.islice(rest, next(sizes))):
-        yield batch
-
-
-def _are_items(numbers: np.ndarray, n_items: int) -> bool:
-    ordered = np.sort(numbers, axis=1)
-    return bool((ordered > 0).all() and (ordered < n_items).all() and (np.diff(ordered, axis=1) > 0).all())
-
-
 def _difference(what: str, found: np.ndarray, expected: np.ndarray) -> dict[str, float]:
-    """The largest difference and the largest value, the one checked against the other."""
+    """The largest difference, the largest value, and the difference that this allows."""
     largest, value = float(np.abs(found - expected).max()), float(np.abs(expected).max())
-    if not largest <= TOLERANCE * value:  # also where one is not a number
-        subject = "lists hold items that are not the best, by scores" if what == "lists" else f"{what} differ"
-        raise WorkFailed(
-            f"the export is not the checkpoint: {subject} by up to {largest:.2g}, "
-            f"{TOLERANCE * value:.2g} is allowed; nothing was written"
-        )
-    return {"largest": largest, "largest_value": value, "allowed": TOLERANCE * value}
+    allowed = TOLERANCE * value
+    if not largest <= allowed:  # also true of NaN
+        subject = "lists hold items that are not the best; their scores" if what == "lists" else what
+        message = f"the export does not match the checkpoint: {subject} differ by up to {largest:.2g}"
+        raise WorkFailed(f"{message}, expected at most {allowed:.2g}; nothing was written")
+    return {"largest": largest, "largest_value": value, "allowed": allowed}
 
 
 def latency(rank: Predict, trial: Trial) -> dict:
-    """The time of one session alone, in ms: median and 99th percentile."""
+    """The time to answer a single session, in ms: median and 99th percentile."""
     sessions = [session[None, :] for session in trial.timed]
     for session in sessions[:WARM_UP]:
         rank(session)

@@ -1,6 +1,6 @@
-"""Checkpoints of a training: safetensors and JSON, whole or absent; `run` says what lies where.
+"""Write and restore checkpoints, whose files `run` describes.
 
-A folder is complete and on disk before a name points to it, so a reader never meets a half-written checkpoint.
+A folder is complete and on disk before a name points to it, so nobody reads a half-written checkpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..runtime import import_paddle
 
 paddle = import_paddle()
 
-WEIGHT = "weight"  # beside the names of Adam's own state in TRAINING
+WEIGHT = "weight"  # in TRAINING, besides the names of Adam's state
 NAME = re.compile(r"step-\d{8}(-\d+)?")  # of a checkpoint's folder
 
 
@@ -38,21 +38,24 @@ def save_checkpoint(
     trained: SRGNN | None = None,
     adam: paddle.optimizer.Adam | None = None,
 ) -> None:
-    """Write a checkpoint and point `names` (last, best) of the run at it; checkpoints without a name are removed.
+    """Write a checkpoint, point `names` (last, best) of the run to it, and remove checkpoints without a name.
 
     Args:
-        model: has the weights to use.
-        trained, adam: what a training goes on from: the model whose weights Adam changes, the same one where none are
-            averaged. Without them there is no training.safetensors.
+        model: the model with the weights to use.
+        trained, adam: the optimizer and the model that it updates, which is `model` itself if weights are not averaged.
+            Without them training.safetensors is not written.
 
     Raises:
-        WorkFailed: a weight is not finite; the names stay where they were.
+        WorkFailed: a weight is not finite; the names do not change.
     """
     weights = {name: parameter.numpy() for name, parameter in model.state_dict().items()}
     for name, weight in weights.items():
         if not np.isfinite(weight).all():
-            raise WorkFailed(f"{name} is not finite after step {progress.step}; the last good checkpoint stays")
-    folder = _free_folder(run / "checkpoints", progress.step)
+            raise WorkFailed(f"{name} is not finite after step {progress.step}; the last good checkpoint is kept")
+    _remove_unnamed(run / "checkpoints")
+    # An earlier checkpoint of the same step must stay complete while a name points to it.
+    folders = (f"step-{progress.step:08d}" + (f"-{n}" if n > 1 else "") for n in itertools.count(1))
+    folder = next(path for name in folders if not (path := run / "checkpoints" / name).exists())
     with atomic_folder(folder) as temporary:
         save_file(weights, temporary / MODEL)
         if adam is not None:
@@ -72,15 +75,8 @@ def save_checkpoint(
     _remove_unnamed(run / "checkpoints")
 
 
-def _free_folder(folder: Path, step: int) -> Path:
-    """A new folder for a step's checkpoint: an earlier one must stay whole while a name points to it."""
-    _remove_unnamed(folder)
-    names = (f"step-{step:08d}" + (f"-{n}" if n > 1 else "") for n in itertools.count(1))
-    return next(folder / name for name in names if not (folder / name).exists())
-
-
 def _remove_unnamed(folder: Path) -> None:
-    """Remove the checkpoints that no name points to; other folders are somebody else's."""
+    """Remove the checkpoints that no name points to, and no other folder."""
     names = [folder / name for name in ("last", "best")]
     kept = {name.read_text(encoding="utf-8").strip() for name in names if name.exists()}
     for path in folder.iterdir():
@@ -89,7 +85,7 @@ def _remove_unnamed(folder: Path) -> None:
 
 
 def restore(checkpoint: Checkpoint, model: SRGNN, trained: SRGNN, adam: paddle.optimizer.Adam) -> None:
-    """Put a checkpoint's weights and optimiser's state into what `save_checkpoint` took them from."""
+    """Load the weights and the optimizer's state of a checkpoint that `save_checkpoint` wrote."""
     model.load_weights(checkpoint.folder / MODEL)
     arrays = read_safetensors(checkpoint.folder / TRAINING)
     own = dict(trained.named_parameters())
@@ -104,9 +100,9 @@ def restore(checkpoint: Checkpoint, model: SRGNN, trained: SRGNN, adam: paddle.o
 
 
 def _training_arrays(model: SRGNN, trained: SRGNN, adam: paddle.optimizer.Adam) -> dict[str, np.ndarray]:
-    """Adam's state as "gnn.w_ih/moment1_0": Paddle's keys hold generated names, which no other process knows.
+    """Adam's state as "gnn.w_ih/moment1_0", and as "gnn.w_ih/weight" the weights if they are not the model's.
 
-    And the weights as "gnn.w_ih/weight", where they are not the model's.
+    Paddle's own keys contain generated names, which differ between processes.
     """
     state, arrays = adam.state_dict(), {}
     for name, parameter in trained.named_parameters():

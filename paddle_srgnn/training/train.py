@@ -1,4 +1,4 @@
-"""A whole training: from a dataset and a recipe to a run's folder with its report."""
+"""A complete training: from a dataset and a recipe to a run's folder with its report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .plan import Plan, make_plan
 logger = logging.getLogger(__name__)
 
 REPORT, LOG = "report.html", "train.log"
-CHEAP = 50_000_000  # scores; the baselines rank as many in some seconds
+CHEAP = 50_000_000  # scores; the baselines rank as many in a few seconds
 
 
 def train(
@@ -35,22 +35,22 @@ def train(
     threads: int | None = None,
     **settings: Any,
 ) -> Run:
-    """Train SR-GNN and report on it, as `srgnn train` does; progress goes to stderr.
+    """Train SR-GNN and report on it, as `srgnn train` does, with progress on stderr.
 
     Args:
-        data: a dataset, its folder, or "sample" (None), the embedded one; of a run to resume None stands for its own.
+        data: a dataset, its folder, or "sample" (None) for the embedded one; with `resume` None is the run's.
         recipe: "paper" (None), "strong", "datawhale", or a YAML file of settings.
         out: folder of the run; None for runs/DATA-RECIPE-N.
-        resume: go on with the run in `out` from its last checkpoint, to the same bytes as without the interruption.
-        test: whether the report is on the test set; otherwise it is on validation, to compare settings.
-        device: "cpu" or "gpu"; None for a GPU where there is one.
-        threads: of the CPU; None for as many as `tune` chose.
-        settings: any of `config.Settings` that the recipe should have otherwise.
+        resume: continue the run in `out` from its last checkpoint; the weights will be those of an uninterrupted run.
+        test: whether to report on the test set; otherwise on validation, to compare settings.
+        device: "cpu" or "gpu"; None for a GPU if there is one.
+        threads: CPU threads; None for the number that `tune` chose.
+        settings: any of `config.Settings`, to override the recipe's.
 
     Raises:
-        InputError: a setting is unknown or impossible, `out` exists, or the data is no dataset.
+        InputError: a setting is unknown or out of range, `out` exists, or `data` is not a dataset.
         WorkFailed: the training has diverged.
-        KeyboardInterrupt: it was interrupted, after a checkpoint was written.
+        KeyboardInterrupt: it was interrupted, after writing a checkpoint.
     """
     plan = make_plan(data, recipe, out, resume=resume, test=test, settings=settings)
     if threads is not None:
@@ -62,14 +62,14 @@ def train(
 
 
 def carry_out(plan: Plan, device: str | None = None) -> Result:
-    """Train as planned; returns the result of the reported checkpoint."""
+    """Train as planned and return the result of the reported checkpoint."""
     device = set_device(device or plan.config.environment.get("device"))
     config = dataclasses.replace(plan.config, environment=describe_environment(device, thread_count()))
     if plan.resume:
         planned = plan.config.environment["threads"]
         if thread_count() != planned:
             logger.warning("%d threads instead of %d: rounding will differ", thread_count(), planned)
-        saved = (plan.folder / "checkpoints" / "last").is_file()  # not where it was stopped before the first
+        saved = (plan.folder / "checkpoints" / "last").is_file()  # false if stopped before the first checkpoint
         checkpoint = Run(plan.folder).checkpoint("last") if saved else None
         training = Training(plan.dataset, config.settings, plan.folder, checkpoint)
         write_config(plan.folder, config)
@@ -83,7 +83,7 @@ def carry_out(plan: Plan, device: str | None = None) -> Result:
 
 
 def _announce(plan: Plan, environment: dict) -> None:
-    """Log everything applied, once."""
+    """Log the settings, data and environment."""
     dataset, described = plan.dataset, protocol_of(plan.dataset).describe
     logger.info("run %s: recipe %s on %s", plan.folder, plan.config.recipe, dataset.name)
     logger.info("settings: %s", ", ".join(f"{key}={value}" for key, value in vars(plan.config.settings).items()))
@@ -93,7 +93,7 @@ def _announce(plan: Plan, environment: dict) -> None:
 
 
 def _tested(plan: Plan, training: Training) -> Result:
-    """Evaluate the reported checkpoint on the test set, and note the figures in metrics.csv."""
+    """Evaluate the reported checkpoint on the test set, and add the figures to metrics.csv."""
     run = Run(plan.folder)
     result = evaluate(run, plan.dataset, keep_lists=True, label="evaluating test")
     history = [dict(row) for row in training.progress.history]
@@ -103,7 +103,7 @@ def _tested(plan: Plan, training: Training) -> Result:
 
 
 def _validated(plan: Plan, training: Training) -> Result:
-    """What validation has measured of the reported checkpoint."""
+    """The reported checkpoint's metrics on validation, measured in training."""
     run = Run(plan.folder)
     row = training.progress.history[run.reported_epoch - 1]
     metrics = {key.removeprefix("valid_"): value for key, value in row.items() if key.startswith("valid_")}
@@ -111,7 +111,7 @@ def _validated(plan: Plan, training: Training) -> Result:
 
 
 def cheap_baselines(plan: Plan) -> list[Result]:
-    """The baselines' results on the test set, where that takes some seconds at most."""
+    """The baselines' results on the test set, if that takes a few seconds at most."""
     dataset = plan.dataset
     if not plan.test or protocol_of(dataset).n_measured(dataset.test) * dataset.n_items > CHEAP:
         return []

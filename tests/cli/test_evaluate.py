@@ -208,7 +208,7 @@ def test_a_checkpoint_that_does_not_fit_the_dataset_is_refused(run, ring, refuse
     renamed = dataclasses.replace(ring, name="renamed", item_ids=[*ring.item_ids[:5], "else", *ring.item_ids[6:]])
     write_dataset(renamed, tmp_path / "renamed")
     line = refused("evaluate", run, "--data", tmp_path / "renamed")
-    assert "item 5 is '105' there and 'else' here" in line
+    assert "item 5 is '105', in the data 'else'" in line
     longer = dataclasses.replace(
         ring, item_ids=[*ring.item_ids, "new"], item_clicks=np.append(ring.item_clicks, 0), name="longer"
     )

@@ -50,6 +50,17 @@ def test_csv_in_and_out(ring_run, run_command, tmp_path):
     assert [float(row["score"]) for row in rows] == pytest.approx([*a.scores, *b.scores, *c.scores], rel=1e-6)
 
 
+def test_the_output_format_does_not_decide_the_input_layout(ring_run, run_command, tmp_path):
+    (tmp_path / "s.jsonl").write_text(lines(("a", ["101", "102"]), ("b", ["118", "119"])))
+    (tmp_path / "s.csv").write_text("session,item\na,101\na,102\nb,118\nb,119\n")
+    process = run_command("recommend", ring_run, "--sessions", tmp_path / "s.jsonl", "--format", "csv", "-k", 1)
+    rows = list(csv.DictReader(process.stdout.splitlines()))
+    assert [(row["session"], row["item"]) for row in rows] == [("a", "103"), ("b", "120")], process.stderr
+    process = run_command("recommend", ring_run, "--sessions", tmp_path / "s.csv", "-k", 1)
+    answers = [json.loads(line) for line in process.stdout.splitlines()]
+    assert [(answer["session"], answer["items"]) for answer in answers] == [("a", ["103"]), ("b", ["120"])]
+
+
 def test_seen_items_left_out(ring_run, run_command, tmp_path):
     (tmp_path / "s").write_text(lines((1, ["101", "102", "?"])))
     process = run_command("recommend", ring_run, "--sessions", tmp_path / "s", "-k", 50, "--exclude-seen")
@@ -67,7 +78,7 @@ def test_a_bad_line_ends_the_work_and_leaves_what_was_written(ring_run, run_comm
     process = run_command("recommend", ring_run, "--sessions", path, "--skip-bad")
     assert process.returncode == 0
     assert [json.loads(line)["session"] for line in process.stdout.splitlines()] == [1, 2, 3]
-    assert f"1 bad lines passed over, the first: {path}, line 3" in process.stderr
+    assert f"1 bad lines skipped, the first: {path}, line 3" in process.stderr
 
 
 def test_strict_takes_a_session_without_a_known_item_for_a_bad_line(ring_run, run_command, tmp_path):

@@ -170,7 +170,7 @@ def test_settings_can_be_compared_without_the_test_set(data, run_command, refuse
     page = (run / "report.html").read_text()
     assert "ring · valid" in page and f">{line[4]}<" in page and "Where it is right" not in page
     assert "set valid_fraction" in refused("train", "--data", data, "--no-test")
-    assert "to be left alone" in refused(
+    assert "needs the test set" in refused(
         "train", "--data", data, "--no-test", "--set", "valid_fraction=0.2", "--set", "eval_every_epoch=true"
     )
 
@@ -193,11 +193,12 @@ def test_an_existing_run_is_never_overwritten(finished, data, refused):
     [
         (["--recipe", "papre"], "did you mean 'paper'"),
         (["--set", "epoch=3"], "did you mean 'epochs'"),
+        (["--set", "num_workers=2"], "unknown setting 'num_workers'"),
         (["--set", "batch_size=big"], "expected a whole number"),
         (["--set", "nothing"], "expected key=value"),
         (["--epochs", "0"], "whole number from 1"),
         (["--data", "nowhere"], "nowhere"),
-        (["--resume", "--out", "nowhere"], "nowhere: no run here"),
+        (["--resume", "--out", "nowhere"], "nowhere: not a run"),
         (["--set", "valid_fraction=0.0001"], "share"),
     ],
 )

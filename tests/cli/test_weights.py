@@ -29,7 +29,7 @@ def test_weights_of_recbole_in_evaluated_and_out_again(ring, data, run_command, 
 
     process = run_command("evaluate", tmp_path / "run", "--data", data, "--json", tmp_path / "r.json")
     assert process.returncode == 0
-    assert "dataset is unknown; their items are taken to be numbered as in ring" in process.stderr
+    assert "dataset is unknown; their items are assumed to be numbered as in ring" in process.stderr
     model = SRGNN(sizes)
     model.set_state_dict(weights)
     expected = Paper().measure(ModelScorer(model, Settings()), ring.test, (5, 10, 20)).metrics

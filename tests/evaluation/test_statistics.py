@@ -148,9 +148,9 @@ def test_the_seed_decides():
 
 
 def test_what_does_not_fit_together_is_refused():
-    with pytest.raises(ValueError, match="3 samples have a session, 2 have a rank"):
+    with pytest.raises(ValueError, match="found 3 session labels for 2 ranks"):
         session_intervals([1.0, 2.0], [0, 0, 1], [20])
-    with pytest.raises(ValueError, match="2 samples have a session, 3 have a rank"):
+    with pytest.raises(ValueError, match="found 2 session labels for 3 ranks"):
         paired_tests({"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]}, [0, 1])
     with pytest.raises(ValueError, match="unknown metric R@20"):
         paired_tests({"a": [1.0], "b": [2.0]}, [0], ["R@20"])

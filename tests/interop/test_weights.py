@@ -150,7 +150,7 @@ def test_a_dataset_of_as_many_items_fits_with_a_warning_and_no_other_does(file, 
         run.load_dataset(ring)
     alike = dataclasses.replace(ring, item_ids=["", *map(str, range(69))])
     run.load_dataset(alike)
-    assert "dataset is unknown; their items are taken to be numbered as in ring" in caplog.text
+    assert "dataset is unknown; their items are assumed to be numbered as in ring" in caplog.text
     with pytest.raises(InputError, match="unknown data without a folder; name a dataset that numbers its 69 items"):
         run.load_dataset()
 

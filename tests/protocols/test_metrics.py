@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from paddle_srgnn.protocols.metrics import NotFinite, count_above, ranking_metrics, ranks
+from paddle_srgnn.errors import WorkFailed
+from paddle_srgnn.protocols.metrics import count_above, ranking_metrics, ranks
 
 SCORES = np.array(
     [
@@ -26,12 +27,6 @@ def test_counts_by_hand():
     assert greater.dtype == equals.dtype == np.int64
     assert greater.tolist() == [2, 1, 0]
     assert equals.tolist() == [0, 2, 3]
-
-
-def test_item_zero_can_be_made_a_candidate():
-    greater, equals = count_above(SCORES, TARGETS, first_candidate=0)
-    assert greater.tolist() == [3, 2, 0]
-    assert equals.tolist() == [0, 2, 4]
 
 
 @pytest.mark.parametrize(
@@ -52,9 +47,8 @@ def test_unknown_ties_are_refused():
 def test_a_score_that_is_not_finite_is_refused(score, column):
     scores = SCORES.copy()
     scores[1, column] = score
-    with pytest.raises(NotFinite, match=f"row 1: the score of item {column} is {score}") as caught:
+    with pytest.raises(WorkFailed, match=f"row 1: the score of item {column} is {score}"):
         count_above(scores, TARGETS)
-    assert caught.value.row == 1 and isinstance(caught.value, ValueError)
 
 
 def test_the_score_of_the_padding_is_not_looked_at():

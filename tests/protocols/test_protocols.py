@@ -16,9 +16,9 @@ def test_a_monitored_metric_has_its_name_on_either_protocol():
     assert course.metric("recall@50") == "recall@50"
     assert paper.metric("recall@50") == "P@50"  # with one right item they are the same
     assert paper.metric("MRR@20") == "MRR@20"
-    with pytest.raises(InputError, match="monitor=MRR@20: data of protocol course have recall@K, hitrate@K"):
+    with pytest.raises(InputError, match="monitor=MRR@20: protocol course measures recall@K, hitrate@K"):
         course.metric("MRR@20")
-    with pytest.raises(InputError, match="monitor=hitrate@5: data of protocol sessions have P@K, MRR@K, NDCG@K"):
+    with pytest.raises(InputError, match="monitor=hitrate@5: protocol sessions measures P@K, MRR@K, NDCG@K"):
         paper.metric("hitrate@5")
 
 

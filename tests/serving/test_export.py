@@ -239,7 +239,7 @@ def test_without_its_dataset_a_run_is_checked_on_random_sessions(ring, tmp_path)
 
 
 def test_imported_weights_are_checked_on_random_sessions(ring, tmp_path):
-    """Nobody knows their dataset, also when somebody has put an items.csv beside them."""
+    """Their dataset is unknown, even if an items.csv stands beside them."""
     run = make_run(tmp_path / "run", ring)
     path = Run(run).find_checkpoint() / "state.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": UNKNOWN_DATASET}))
@@ -265,7 +265,7 @@ def test_inputs_of_every_length_are_checked(run, opened):
         (lambda numbers, scores: (numbers, scores + 0.1), "scores differ by up to 0.1"),
         (lambda numbers, scores: (numbers, scores * np.nan), "scores differ by up to nan"),
         (lambda numbers, scores: (numbers[:, ::-1], scores[:, ::-1]), "not the best"),
-        (lambda numbers, scores: (numbers * 0, scores), "none that there is"),
+        (lambda numbers, scores: (numbers * 0, scores), "an unknown item"),
         (lambda numbers, scores: (numbers * 0 + 1, scores), "an item twice"),
     ],
 )

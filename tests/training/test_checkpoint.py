@@ -150,11 +150,11 @@ def test_no_checkpoint_is_said_clearly(tmp_path, run):
     with pytest.raises(InputError, match="no checkpoint here"):
         Run(tmp_path / "empty").find_checkpoint()
     shutil.rmtree(Run(run).find_checkpoint("last"))
-    with pytest.raises(InputError, match="no checkpoint beside it"):
+    with pytest.raises(InputError, match="not a checkpoint here"):
         Run(run).find_checkpoint()
 
 
 def test_a_pointer_cannot_lead_out_of_its_folder(run):
     (run / "checkpoints" / "last").write_text("../../elsewhere\n")
-    with pytest.raises(InputError, match="no checkpoint beside it"):
+    with pytest.raises(InputError, match="not a checkpoint here"):
         Run(run).find_checkpoint()

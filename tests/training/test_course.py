@@ -111,8 +111,8 @@ def test_the_recipe_serves_sessions_too(ring, tmp_path):
 
 
 def test_a_metric_that_the_protocol_lacks_is_refused(ring, ring_users, tmp_path):
-    with pytest.raises(InputError, match="monitor=MRR@20: data of protocol course have recall@K"):
+    with pytest.raises(InputError, match="monitor=MRR@20: protocol course measures recall@K"):
         Training(ring_users, load_recipe("datawhale", {"monitor": "MRR@20"}), tmp_path)
-    with pytest.raises(InputError, match="monitor=ndcg@20: data of protocol sessions have"):
+    with pytest.raises(InputError, match="monitor=ndcg@20: protocol sessions measures"):
         Training(ring, load_recipe("datawhale", {"monitor": "ndcg@20"}), tmp_path)
     Training(ring_users, load_recipe("paper"), tmp_path)  # monitors nothing
