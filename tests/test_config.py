@@ -45,7 +45,8 @@ def test_the_cosine_schedule_rises_then_falls_to_nothing():
 
 
 def test_changes_are_converted_to_the_settings_types():
-    settings = load_recipe("paper", {"epochs": "3", "weight_decay": "0", "score_item_zero": "TRUE", "lr_decay_after": "[1, 2]", "learning_rate": "1e-2"})
+    texts = {"epochs": "3", "weight_decay": "0", "score_item_zero": "TRUE", "lr_decay_after": "[1, 2]"}
+    settings = load_recipe("paper", texts | {"learning_rate": "1e-2"})
     assert settings.epochs == 3 and settings.weight_decay == 0.0 and settings.score_item_zero is True
     assert settings.lr_decay_after == (1, 2) and settings.learning_rate == 0.01
     assert load_recipe("paper", {"lr_decay_after": ""}).lr_decay_after == ()
@@ -137,7 +138,8 @@ def test_the_switches_that_change_scores():
 def test_a_recipe_can_be_a_file_of_ones_own(tmp_path):
     (tmp_path / "mine.yaml").write_text("epochs: 2\nlr_decay_after: 3\n")
     assert load_recipe(str(tmp_path / "mine.yaml")) == Settings(epochs=2, lr_decay_after=(3,))
-    for content, message in (("- 1", "found a list"), ("a: [", "cannot be read"), ("epoch: 2", "did you mean 'epochs'")):
+    bad = {"- 1": "found a list", "a: [": "cannot be read", "epoch: 2": "did you mean 'epochs'"}
+    for content, message in bad.items():
         (tmp_path / "mine.yaml").write_text(content)
         with pytest.raises(InputError, match=message):
             load_recipe(str(tmp_path / "mine.yaml"))

@@ -81,10 +81,11 @@ def parser() -> argparse.ArgumentParser:
 def check(args: argparse.Namespace) -> None:
     """Check the options and the output folders before any work."""
     from ..errors import InputError
+    from ..protocols import PROTOCOLS
 
     takes, what = TAKES[args.kind], args.kind
-    if args.protocol == "course" and "protocol" in takes:
-        takes, what = takes - PAPER | {"seed"}, "--protocol course"
+    if args.protocol and "protocol" in takes:
+        takes, what = takes - PAPER | set(PROTOCOLS[args.protocol].options), f"--protocol {args.protocol}"
     for option in ("raw", "columns", "sep", "protocol", "seed", *sorted(PAPER)):
         if getattr(args, option) is not None and option not in takes:
             raise InputError(f"--{option.replace('_', '-')} does not apply to {what}; leave it out")
@@ -114,32 +115,31 @@ def build(args: argparse.Namespace):
         return import_pickles(args.raw, name)
 
     from ..datasets import clicks
-    from ..datasets.course import CSV_COLUMNS
     from ..datasets.download import SOURCES
     from ..datasets.protocol import build_dataset
+    from ..protocols import PROTOCOLS
 
-    raw, layout = args.raw, {}
+    raw, layout, protocol = args.raw, {}, args.protocol or "sessions"
     if args.kind in SOURCES and (raw / SOURCES[args.kind].file).is_file():
         raw = raw / SOURCES[args.kind].file
     if args.kind in ("csv", "inter"):
-        layout["columns"] = (CSV_COLUMNS if args.protocol == "course" else {}) | (args.columns or {})
+        layout["columns"] = PROTOCOLS[protocol].columns | (args.columns or {})
     if args.sep:
         layout["sep"] = args.sep
     log = getattr(clicks, f"read_{args.kind}")(raw, **layout)
     return build_dataset(
-        log, name, f"{args.kind}: {raw.name}", args.protocol or "sessions", seed=args.seed or 0,
+        log, name, f"{args.kind}: {raw.name}", protocol, seed=args.seed or 0,
         test_days=args.test_days or (1 if args.kind == "yoochoose" else 7),
         min_item_clicks=args.min_item_clicks or 5, fraction=args.fraction or 1,
     )  # fmt: skip
 
 
 def summarise(dataset, args: argparse.Namespace) -> None:
+    from ..protocols import protocol_of
+
     print(f"{dataset.name}: {dataset.n_items - 1:,} items, n_items {dataset.n_items} with the padding")
     for part, sessions in dataset.parts.items():
-        counts = f"sessions {sessions.n_samples:>12,} samples"
-        if dataset.protocol == "course":
-            counts = f"users {len(sessions.items):>15,} items"
-        print(f"  {part:<5} {len(sessions):>11,} {counts}")
+        print(f"  {part:<5}  {protocol_of(dataset).describe(sessions)}")
     if dropped := dataset.meta["parameters"].get("dropped_users"):
         print(f"  dropped users: {dropped:,} with fewer than 5 items (a training sample has 4 before its target)")
     if args.to_pickle:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from ..datasets.course import evaluation_cuts, n_cuts, random_cuts
+from ..datasets.course import CSV_COLUMNS, evaluation_cuts, n_cuts, random_cuts
 from ..datasets.sessions import SessionDataset, Sessions
 from ..errors import InputError
 from .paper import Measured, _known
@@ -30,6 +30,8 @@ class Course:
     ks = (20, 50)
     ties = "order of items"
     tie_rules = (ties,)
+    options = ("seed",)
+    columns = CSV_COLUMNS
     cosine = True  # lists are ordered by cosine
 
     def metric(self, name: str) -> str:

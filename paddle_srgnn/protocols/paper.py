@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,8 @@ class Paper:
     ks = (5, 10, 20)
     ties = "mean"  # the default of tie_rules
     tie_rules = tuple(TIES)
+    options = ("fraction", "test_days", "min_item_clicks", "to_pickle")  # of preprocessing
+    columns: Mapping[str, str] = {}  # names of a CSV's columns that differ from session, item and time
     cosine = False  # lists are ordered by inner product; item 0 is never listed
 
     def metric(self, name: str) -> str:

@@ -263,3 +263,13 @@ def test_a_run_finds_its_own_data_again_from_anywhere(run_command, data, small_s
     for run in ("sample", "ring"):
         process = run_command("evaluate", tmp_path / run, "-k", 5, cwd=tmp_path / "elsewhere")
         assert process.returncode == 0, process.stderr
+
+
+def test_titles_are_shown_in_the_examples_of_the_page(run, run_command, refused, tmp_path):
+    (tmp_path / "titles.csv").write_text("id,title\n" + "".join(f"{n},Item <{n}>\n" for n in range(101, 121)))
+    arguments = [run, "--html", tmp_path / "p.html", "--titles", tmp_path / "titles.csv"]
+    process = run_command("evaluate", *arguments)
+    assert process.returncode == 0, process.stderr
+    assert "Item &lt;107&gt;" in (tmp_path / "p.html").read_text()
+    (tmp_path / "titles.csv").write_text("id,title\n101\n")
+    assert "titles.csv, line 2: 1 fields; expected raw id and title" in refused("evaluate", *arguments)

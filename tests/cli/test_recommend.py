@@ -61,6 +61,17 @@ def test_the_output_format_does_not_decide_the_input_layout(ring_run, run_comman
     assert [(answer["session"], answer["items"]) for answer in answers] == [("a", ["103"]), ("b", ["120"])]
 
 
+def test_titles_stand_beside_the_items(ring_run, run_command, tmp_path):
+    (tmp_path / "titles.csv").write_text("id,title\n103,Red shoes\n104,\"Hat, blue\"\n999,Sold out\n")
+    (tmp_path / "s.jsonl").write_text('{"session": 1, "items": ["101", "102"]}\n')
+    arguments = [ring_run, "--sessions", tmp_path / "s.jsonl", "-k", 1, "--titles", tmp_path / "titles.csv"]
+    process = run_command("recommend", *arguments)
+    assert json.loads(process.stdout)["titles"] == ["Red shoes"], process.stderr
+    process = run_command("recommend", *arguments, "--format", "csv")
+    header, row = list(csv.reader(process.stdout.splitlines()))
+    assert header[-1] == "title" and row[:3] == ["1", "1", "103"] and row[-1] == "Red shoes"
+
+
 def test_seen_items_left_out(ring_run, run_command, tmp_path):
     (tmp_path / "s").write_text(lines((1, ["101", "102", "?"])))
     process = run_command("recommend", ring_run, "--sessions", tmp_path / "s", "-k", 50, "--exclude-seen")
