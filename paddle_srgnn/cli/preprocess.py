@@ -96,7 +96,7 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--name {args.name!r} is not valid in a file name; choose another")
     pickles, out = args.to_pickle and args.to_pickle.resolve(), args.out.resolve()
     if pickles and (out.is_relative_to(pickles) or pickles.is_relative_to(out)):
-        raise InputError(f"one of --out {args.out} and --to-pickle {args.to_pickle} contains the other; choose two separate folders")
+        raise InputError(f"one of --out {args.out} and --to-pickle {args.to_pickle} contains the other; separate them")
     cli.check_replaceable("--out", args.out, "meta.json", args.force)
     cli.check_replaceable("--to-pickle", args.to_pickle, "test.txt", args.force)
 

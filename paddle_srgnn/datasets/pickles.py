@@ -74,7 +74,7 @@ def _sessions_of_samples(path: Path) -> Sessions:
 
     start = offsets[np.cumsum(is_first) - 1]  # (samples,), where each sample's session starts
     input_start = np.cumsum(input_lengths) - input_lengths  # (samples,)
-    click = np.arange(len(inputs)) + np.repeat(start - input_start, input_lengths)  # position in `items` of each input's click
+    click = np.arange(len(inputs)) + np.repeat(start - input_start, input_lengths)  # where inputs are in `items`
     agrees = np.logical_and.reduceat(items[click] == inputs, input_start)
     _require_samples(agrees & (items[start + input_lengths] == labels), path)
     return Sessions(items, offsets)
