@@ -97,7 +97,7 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--name {args.name!r} is not valid in a file name; choose another")
     pickles, out = args.to_pickle and args.to_pickle.resolve(), args.out.resolve()
     if pickles and (out.is_relative_to(pickles) or pickles.is_relative_to(out)):
-        raise InputError(f"one of --out {args.out} and --to-pickle {args.to_pickle} contains the other; choose two")
+        raise InputError(f"one of --out {args.out} and --to-pickle {args.to_pickle} contains the other; separate them")
     cli.check_replaceable("--out", args.out, "meta.json", args.force)
     cli.check_replaceable("--to-pickle", args.to_pickle, "test.txt", args.force)
 
@@ -154,7 +154,7 @@ def work(args: argparse.Namespace) -> None:
     from ..files import atomic_folder
 
     dataset = build(args)
-    with contextlib.ExitStack() as stack:  # the pickles' folder gets its name once the dataset is complete
+    with contextlib.ExitStack() as stack:  # the pickles' folder is renamed once the dataset is complete
         if args.to_pickle:
             export_pickles(dataset, stack.enter_context(atomic_folder(args.to_pickle, args.force)))
         write_dataset(dataset, args.out, args.force)

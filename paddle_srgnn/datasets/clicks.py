@@ -125,7 +125,7 @@ def clicks_of_frame(frame: pd.DataFrame, columns: dict[str, Hashable], name: str
 
 @contextlib.contextmanager
 def _refusing(path: str | os.PathLike) -> Iterator[None]:
-    """Turn what pandas raises on a broken file into an InputError of one line."""
+    """Convert pandas's errors for a broken file to an InputError of one line."""
     try:
         yield
     except InputError:
@@ -179,7 +179,7 @@ class _Source(NamedTuple):
 
 
 def _numbered(chunks: list[tuple[np.ndarray, pd.Index]]) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (rows,) and distinct strings (codes,) of a column, in order of first appearance, from each chunk's."""
+    """Codes (rows,) and distinct strings (codes,) of a column, in order of first appearance, from those of chunks."""
     bounds = np.cumsum([len(ids) for _, ids in chunks])
     # A string occurs once in every chunk that has it.
     code_of, ids = pd.factorize(np.concatenate([np.asarray(ids, dtype=object) for _, ids in chunks]))

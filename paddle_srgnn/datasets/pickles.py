@@ -63,7 +63,7 @@ def _sessions_of_samples(path: Path) -> Sessions:
 
     is_first = np.concatenate([[True], input_lengths[:-1] == 1])  # (samples,), a session's longest prefix
     shrinks = is_first | (np.diff(input_lengths, prepend=0) == -1)
-    shrinks[-1] &= input_lengths[-1] == 1  # nothing is cut off
+    shrinks[-1] &= input_lengths[-1] == 1  # the last session is complete
     _require_samples(shrinks, path)
     offsets = np.concatenate([[0], np.cumsum(input_lengths[is_first] + 1)])  # (sessions + 1,)
     is_last = np.zeros(offsets[-1], dtype=bool)  # (clicks,), a session's last click is its longest prefix's label
@@ -72,9 +72,9 @@ def _sessions_of_samples(path: Path) -> Sessions:
     items[is_last] = labels[is_first]
     items[~is_last] = inputs[np.repeat(is_first, input_lengths)]
 
-    start = offsets[np.cumsum(is_first) - 1]  # (samples,), of each one's session
+    start = offsets[np.cumsum(is_first) - 1]  # (samples,), where each sample's session starts
     input_start = np.cumsum(input_lengths) - input_lengths  # (samples,)
-    click = np.arange(len(inputs)) + np.repeat(start - input_start, input_lengths)  # of every input's click, in items
+    click = np.arange(len(inputs)) + np.repeat(start - input_start, input_lengths)  # where inputs are in `items`
     agrees = np.logical_and.reduceat(items[click] == inputs, input_start)
     _require_samples(agrees & (items[start + input_lengths] == labels), path)
     return Sessions(items, offsets)

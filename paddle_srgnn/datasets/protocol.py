@@ -78,7 +78,7 @@ def build_sessions(
             f"{pd.Timestamp(latest, unit='s')} UTC; choose a smaller test_days"
         )
     codes, first_seen = pd.factorize(train_items)
-    number = np.zeros(len(clicks.item_ids), dtype=np.int32)  # (items,), of the code; 0: not in training
+    number = np.zeros(len(clicks.item_ids), dtype=np.int32)  # (items,), of each item code; 0 if not in training
     number[first_seen] = np.arange(1, len(first_seen) + 1)
     train, first_samples = _most_recent(train_offsets, fraction)
     start = train_offsets[train]
@@ -122,7 +122,7 @@ def _drop_short(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _filter(table: pd.DataFrame, min_item_clicks: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """Rules 1 and 2: the clicks that are kept, and the date of every session code, int64 (sessions,)."""
+    """Rules 1 and 2: the clicks to keep, and the date of each session code, int64 (sessions,)."""
     date = table.groupby("session", sort=True)["time"].last().to_numpy()  # the codes are 0, 1, 2, ...
     table = _drop_short(table)
     if table.empty:
@@ -153,7 +153,7 @@ def _flatten(table: pd.DataFrame, date: np.ndarray, chosen: np.ndarray) -> tuple
 
 def _most_recent(offsets: np.ndarray, fraction: Fraction) -> tuple[int, int | None]:
     """Rule 7: the first session kept, and the number of samples it contributes (None: all of them)."""
-    samples = np.cumsum(np.diff(offsets) - 1)  # (sessions,), up to and with each session
+    samples = np.cumsum(np.diff(offsets) - 1)  # (sessions,), up to and including each session
     kept = int(samples[-1]) * fraction.numerator // fraction.denominator
     if kept == 0:
         raise InputError(f"{fraction} of {samples[-1]} training samples is less than one; choose a larger fraction")

@@ -189,7 +189,7 @@ def open_dataset(folder: str | os.PathLike) -> SessionDataset:
         parts["train"] = replace(parts["train"], first_samples=meta["first_samples"])
         items = {"item_ids": item_ids, "item_clicks": item_clicks}
         dataset = SessionDataset(meta["name"], **parts, **items, meta=meta, path=folder)
-        vars(dataset)["hash"] = meta["hash"]  # the value of its cached property
+        vars(dataset)["hash"] = meta["hash"]  # sets the cached property
         return dataset
     except FileNotFoundError as error:
         raise InputError(f"{error.filename} is missing from the dataset; {REMAKE}") from None

@@ -34,18 +34,18 @@ class Knobs:
     rate decays after the third epoch, has enough steps to come close to it.
     """
 
-    sessions: int = 30_000  # before the protocol, which drops those of one click
+    sessions: int = 30_000  # before the protocol, which drops sessions of one click
     items: int = 1_000
     kinds: int = 8
     brands: int = 30
-    alternate: float = 0.85  # share of comparing shoppers that return to the previous item's category
+    alternate: float = 0.85  # probability that a comparing shopper returns to the previous item's category
     repeat: float = 0.06  # probability that the next click repeats the current item
     back: float = 0.08  # ... that it returns to the previous item
     wander: float = 0.04  # ... that it is any item, by popularity
     # Popularity ~ 1 / (rank + shift) ** zipf: the top 1 % and 10 % of items get 13 % and 46 % of Diginetica's clicks.
     zipf: float = 0.8
     shift: float = 5.0
-    # Lengths 1 + Weibull: after the protocol the quartiles are 2, 4, 6 and the mean is about 5, as Diginetica's.
+    # Lengths 1 + Weibull: after the protocol the quartiles are 2, 4, 6 and the mean is about 5, as in Diginetica.
     length_scale: float = 3.3
     length_shape: float = 0.91
     longest: int = 70
@@ -110,7 +110,7 @@ class World:
         knobs = self.knobs
         habit, place, shelf = rng.random((3, len(current)))  # (n,) each
         cumulative = np.cumsum(self._next_categories(previous, current), axis=1)  # (n, categories)
-        category = (cumulative <= place[:, None] * cumulative[:, -1:]).sum(axis=1)  # (n,), never one without items
+        category = (cumulative <= place[:, None] * cumulative[:, -1:]).sum(axis=1)  # (n,), never an empty one
         low, high = self._cumulative[self._bounds[category]], self._cumulative[self._bounds[category + 1]]
         at = np.where(habit < knobs.wander, shelf * self._cumulative[-1], low + shelf * (high - low))
         elsewhere = np.searchsorted(self._cumulative, at, side="right") - 1
@@ -122,7 +122,7 @@ class World:
         """Draw sessions: the codes of the clicked items, int64 (clicks,), and the lengths, int64 (sessions,)."""
         knobs = self.knobs
         rng = np.random.default_rng([self.seed, 1])
-        waited = -np.log1p(-rng.random(knobs.sessions))  # (sessions,), exponential by its inverse
+        waited = -np.log1p(-rng.random(knobs.sessions))  # (sessions,), exponential, by inverse transform
         lengths = (1.0 + knobs.length_scale * waited ** (1.0 / knobs.length_shape)).astype(np.int64)
         lengths = np.minimum(lengths, knobs.longest)
         starts = np.cumsum(lengths) - lengths

@@ -81,9 +81,9 @@ class Contender:
 
 
 def _serve(connection: Connection, make: str, options: dict[str, Any], tuned: bool) -> None:
-    """Run a contender: answer the first message when it is ready, and each further message with a round's figures."""
+    """Run a contender: answer the first message when it is ready, and every other message with a round's figures."""
     os.dup2(2, 1)  # stdout is for results only
-    # Ctrl-C reaches all processes; the caller reports it. It ends the others by closing the connection.
+    # Ctrl-C reaches all processes, and the caller reports it. A closed connection ends this process.
     with contextlib.suppress(KeyboardInterrupt, EOFError):
         if tuned:
             from paddle_srgnn.runtime import tune
