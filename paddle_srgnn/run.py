@@ -150,7 +150,7 @@ class Run:
             try:
                 return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
             except (TypeError, ValueError) as error:
-                raise InputError(f"{path}: damaged ({error}); expected numbers under names") from None
+                raise InputError(f"{path}: damaged ({error}); expected a header and rows of numbers") from None
 
     @property
     def is_finished(self) -> bool:
@@ -169,9 +169,8 @@ class Run:
         Raises:
             InputError: there is none.
         """
-        if self._chosen is not None and name is None:
-            return self._chosen
-        for pointer in (self.folder / "checkpoints" / one for one in ([name] if name else ["best", "last"])):
+        names = [name] if name else [] if self._chosen else ["best", "last"]
+        for pointer in (self.folder / "checkpoints" / name for name in names):
             if pointer.is_file():
                 folder = pointer.parent / pointer.read_text(encoding="utf-8", errors="replace").strip()
                 if folder.parent != pointer.parent or not (folder / STATE).is_file():
@@ -196,7 +195,7 @@ class Run:
             InputError: the run has no items.csv, or it does not fit the checkpoint.
         """
         path, n_items = self.folder / ITEMS, self.checkpoint().n_items
-        hint = "copy the items.csv of the dataset that the weights were trained on there"
+        hint = "copy it from the dataset that the weights were trained on"
         if not path.is_file():
             raise InputError(f"{path}: missing (imported weights have none), so the items' raw ids are unknown; {hint}")
         item_ids, item_clicks = read_items(path)
