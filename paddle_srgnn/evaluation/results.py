@@ -28,12 +28,13 @@ class Result:
         name: the path of the run as it was given, or the baseline's name.
         samples: how many the metrics are means of; under the course's protocol these are users.
         metrics: in percent, by names such as "P@20".
-        intervals: (low, high) of 95 %, by name, where there are ranks.
-        error: why there are no metrics.
-        sessions, ranks: what was ranked, and the ranks (samples,) float64, from 1, where there are ranks.
+        intervals: 95 % intervals (low, high) by metric; empty under a protocol without ranks.
+        error: the reason why there are no metrics.
+        sessions: the sessions that were ranked.
+        ranks: (samples,) float64, from 1; None under a protocol without ranks.
         top: (samples, k) int32, the best items of each sample, best first, where they were kept.
         run: what was evaluated; None for a baseline.
-        is_bound: whether this is no contender but the bound that none can pass.
+        is_bound: whether this is an upper bound and not a contender.
     """
 
     name: str
