@@ -89,6 +89,7 @@ class Run:
     Args:
         path: the folder of a run or of a checkpoint. A run stands for its reported checkpoint: the best on validation
             under early stopping, else the last.
+        dataset: the training's dataset if it is in memory, so that it need not be loaded.
 
     Attributes:
         name: the path as given.
@@ -98,8 +99,8 @@ class Run:
         InputError: the path does not exist.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        path = Path(path)
+    def __init__(self, path: str | os.PathLike, dataset: SessionDataset | None = None):
+        path, self._dataset = Path(path), dataset
         if not path.exists():
             raise InputError(f"{path}: no such run or checkpoint")
         self.name, self.folder, self._chosen = str(path), path, None
@@ -214,7 +215,8 @@ class Run:
         """
         checkpoint = self.checkpoint()
         own = checkpoint.dataset
-        data = own["path"] if data is None else data
+        own_data = own["path"] if self._dataset is None else self._dataset
+        data = own_data if data is None else data
         if data is None:
             raise InputError(
                 f"{self.name}: trained on {own['name']} data without a folder; name a dataset that numbers its "

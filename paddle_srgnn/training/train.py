@@ -94,7 +94,7 @@ def _announce(plan: Plan, environment: dict) -> None:
 
 def _tested(plan: Plan, training: Training) -> Result:
     """Evaluate the reported checkpoint on the test set, and add the figures to metrics.csv."""
-    run = Run(plan.folder)
+    run = Run(plan.folder, plan.dataset)
     result = evaluate(run, plan.dataset, keep_lists=True, label="evaluating test")
     history = [dict(row) for row in training.progress.history]
     history[run.reported_epoch - 1] |= prefixed("test", result.metrics)
@@ -104,7 +104,7 @@ def _tested(plan: Plan, training: Training) -> Result:
 
 def _validated(plan: Plan, training: Training) -> Result:
     """The reported checkpoint's metrics on validation, measured in training."""
-    run = Run(plan.folder)
+    run = Run(plan.folder, plan.dataset)
     row = training.progress.history[run.reported_epoch - 1]
     metrics = {key.removeprefix("valid_"): value for key, value in row.items() if key.startswith("valid_")}
     return Result(run.name, training.protocol.n_measured(training.valid), metrics, sessions=training.valid, run=run)
