@@ -163,6 +163,10 @@ class Run:
         """The epoch of the reported checkpoint, 0 before the first is complete."""
         return self.checkpoint().progress.epoch - 1
 
+    def has_checkpoint(self, name: str) -> bool:
+        """Whether the run has a file `last` or `best`."""
+        return (self.folder / "checkpoints" / name).is_file()
+
     def find_checkpoint(self, name: str | None = None) -> Path:
         """The folder of the reported checkpoint, or of the one that `last` or `best` names.
 

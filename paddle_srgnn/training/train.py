@@ -69,8 +69,8 @@ def carry_out(plan: Plan, device: str | None = None) -> Result:
         planned = plan.config.environment["threads"]
         if thread_count() != planned:
             logger.warning("%d threads instead of %d: rounding will differ", thread_count(), planned)
-        saved = (plan.folder / "checkpoints" / "last").is_file()  # false if stopped before the first checkpoint
-        checkpoint = Run(plan.folder).checkpoint("last") if saved else None
+        run = Run(plan.folder)
+        checkpoint = run.checkpoint("last") if run.has_checkpoint("last") else None
         training = Training(plan.dataset, config.settings, plan.folder, checkpoint)
         write_config(plan.folder, config)
     else:
