@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import reprlib
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from .errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
+LONGEST_YAML, DEEPEST_YAML = 1 << 20, 20  # bytes of a file, and levels of its lists and mappings
 METRICS = ("P", "MRR", "NDCG", "recall", "hitrate", "course_ndcg", "ndcg")  # of all protocols, each with a K
 
 
@@ -143,16 +145,52 @@ def read_recipe(name: str) -> dict[str, Any]:
     is_file = name.endswith((".yaml", ".yml"))
     if not is_file and name not in (known := recipe_names()):
         expected = f"expected {', '.join(known)} or a file that ends in .yaml"
-        raise InputError(f"unknown recipe {name!r}{_nearest(name, known)}; {expected}")
-    path = Path(name) if is_file else RECIPES / f"{name}.yaml"
+        raise InputError(f"unknown recipe {shown(name)}{_nearest(name, known)}; {expected}")
     try:
-        # The C loader if PyYAML has it, as help texts read every recipe.
-        values = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"recipe {name}: cannot be read ({' '.join(str(error).split())})") from None
+        values = read_yaml(Path(name) if is_file else RECIPES / f"{name}.yaml")
+    except OSError as error:
+        raise InputError(f"recipe {shown(name)}: cannot be read ({error.strerror})") from None
     if not isinstance(values, dict):
         raise InputError(f"recipe {name}: found a {type(values).__name__}, expected a mapping of settings")
     return values
+
+
+def read_yaml(path: Path) -> Any:
+    """The contents of a YAML file without aliases, which let a short file stand for an endless value.
+
+    Raises:
+        InputError: the file is not such YAML, is longer than a megabyte or too deeply nested.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader if PyYAML has it, as help reads every recipe
+    depth = 0
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LONGEST_YAML + 1)
+        if len(content) > LONGEST_YAML:
+            raise InputError(f"{path}: longer than {LONGEST_YAML:,} bytes; expected a few settings")
+        for event in yaml.parse(content, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST_YAML:
+                what = "an alias" if isinstance(event, yaml.AliasEvent) else f"more than {DEEPEST_YAML} nested levels"
+                raise InputError(f"{path}: line {event.start_mark.line + 1}: found {what}; expected plain values")
+        return yaml.load(content, loader)
+    except InputError:
+        raise
+    # PyYAML lets pass what its own conversions raise, for a date such as 2026-99-99 or an empty !!int.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from None
+
+
+def shown(value: Any) -> str:
+    """A value for a message, as `repr` but shortened."""
+    try:
+        return _short.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a huge {type(value).__name__}"
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
 
 
 def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Settings:
@@ -170,9 +208,12 @@ def make_settings(values: Mapping[str, Any], source: str) -> Settings:
     Raises:
         InputError: an unknown setting, or a value of the wrong type or range; the message names `source`.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{source}: settings={shown(values)}: expected a mapping")
     for key in values:
         if key not in FIELDS:
-            raise InputError(f"{source}: unknown setting {key!r}{_nearest(key, FIELDS)}; known: {', '.join(FIELDS)}")
+            known = f"{_nearest(key, FIELDS)}; known: {', '.join(FIELDS)}"
+            raise InputError(f"{source}: unknown setting {shown(key)}{known}")
     settings = Settings(**{key: _checked(Settings, key, value, source) for key, value in values.items()})
     parse_metric(settings.monitor, source)
     return settings
@@ -181,9 +222,9 @@ def make_settings(values: Mapping[str, Any], source: str) -> Settings:
 def parse_metric(name: str, source: str) -> tuple[str, int]:
     """Split "MRR@20", a metric of any protocol, into ("MRR", 20)."""
     kind, _, k = name.partition("@")
-    if kind not in METRICS or not k.isdecimal() or int(k) < 1:
+    if kind not in METRICS or not k.isdecimal() or len(k) > 9 or int(k) < 1:
         expected = ", ".join(f"{metric}@K" for metric in METRICS)
-        raise InputError(f"{source}: unknown metric {name!r}; expected one of {expected}, for example MRR@20")
+        raise InputError(f"{source}: unknown metric {shown(name)}; expected one of {expected}, for example MRR@20")
     return kind, int(k)
 
 
@@ -194,7 +235,7 @@ def _checked(kind: type[ModelSettings], key: str, value: Any, source: str) -> An
     """A setting's value, converted to its type and checked for its range."""
     metadata, expected_type = kind.__dataclass_fields__[key].metadata, _type_hints(kind)[key]
     convert, expected = _TYPES[expected_type]
-    found = f"{source}: {key}={value!r}"
+    found = f"{source}: {key}={shown(value)}"
     try:
         value = convert(value)
     except (TypeError, ValueError, KeyError, OverflowError):
@@ -237,6 +278,6 @@ _TYPES = {
 }
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+def _nearest(name: Any, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name[:80], known, n=1, cutoff=0.5) if isinstance(name, str) else []
     return f"; did you mean {match[0]!r}?" if match else ""

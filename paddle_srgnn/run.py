@@ -23,13 +23,14 @@ import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 import paddle_srgnn  # for names that load on first use: pandas takes 0.4 s to import, Paddle 2 s
 
-from .config import Settings, make_settings
+from .config import Settings, make_settings, read_yaml, shown
 from .datasets.sessions import SessionDataset, read_items, write_items
 from .errors import InputError
 from .files import atomic_file, atomic_folder, sha256
@@ -351,13 +352,25 @@ def read_config(folder: Path) -> RunConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"{folder}: not a run, it has no {CONFIG}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        settings = _stored_settings(values["settings"], path)
-        dataset = {"protocol": "sessions"} | values["dataset"]
-        return RunConfig(values["recipe"], settings, dataset, values["environment"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+    values = _checked(read_yaml(path), _CONFIG, path)
+    dataset = _checked({"protocol": "sessions"} | values["dataset"], _DATASET, path)
+    return RunConfig(values["recipe"], _stored_settings(values["settings"], path), dataset, values["environment"])
+
+
+_CONFIG = {"recipe": str, "settings": dict, "dataset": dict, "environment": dict}
+_DATASET = {"name": str, "path": (str, type(None)), "hash": (str, type(None)), "protocol": str}
+
+
+def _checked(values: Any, types: dict[str, type | tuple], path: Path) -> dict[str, Any]:
+    """The values of a file, after a check of those that have to be there and of their types."""
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: damaged, found {shown(values)}; expected a mapping")
+    for key, expected in types.items():
+        if not isinstance(values.get(key, ...), expected):
+            found = f"found {shown(values[key])}" if key in values else "missing"
+            names = " or ".join(kind.__name__ for kind in (expected if isinstance(expected, tuple) else (expected,)))
+            raise InputError(f"{path}: damaged, {key}: {found}; expected {names.replace('NoneType', 'nothing')}")
+    return values
 
 
 def _stored_settings(values: dict, path: Path) -> Settings:

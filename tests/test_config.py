@@ -139,6 +139,7 @@ def test_a_recipe_can_be_a_file_of_ones_own(tmp_path):
     (tmp_path / "mine.yaml").write_text("epochs: 2\nlr_decay_after: 3\n")
     assert load_recipe(str(tmp_path / "mine.yaml")) == Settings(epochs=2, lr_decay_after=(3,))
     bad = {"- 1": "found a list", "a: [": "cannot be read", "epoch: 2": "did you mean 'epochs'"}
+    bad["epochs: &a 1\nstep: *a"] = "line 2: found an alias"
     for content, message in bad.items():
         (tmp_path / "mine.yaml").write_text(content)
         with pytest.raises(InputError, match=message):
