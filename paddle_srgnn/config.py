@@ -219,6 +219,18 @@ def make_settings(values: Mapping[str, Any], source: str) -> Settings:
     return settings
 
 
+def check_types(values: Any, types: dict[str, type | tuple], path: str | Path) -> dict[str, Any]:
+    """The values of a file, after a check of those that have to be there and of their types."""
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: damaged, found {shown(values)}; expected a mapping")
+    for key, expected in types.items():
+        if not isinstance(values.get(key, ...), expected):
+            found = f"found {shown(values[key])}" if key in values else "missing"
+            names = " or ".join(kind.__name__ for kind in (expected if isinstance(expected, tuple) else (expected,)))
+            raise InputError(f"{path}: damaged, {key}: {found}; expected {names.replace('NoneType', 'nothing')}")
+    return values
+
+
 def parse_metric(name: str, source: str) -> tuple[str, int]:
     """Split "MRR@20", a metric of any protocol, into ("MRR", 20)."""
     kind, _, k = name.partition("@")

@@ -120,9 +120,10 @@ def test_what_is_no_run_is_refused(path, message, tmp_path, monkeypatch):
         Run(path).checkpoint()
 
 
-def test_damaged_metrics_are_refused(ring_run, tmp_path):
+@pytest.mark.parametrize("content", ["epoch,loss\n1,low\n", "loss\n1\n", "epoch\ninf\n", "epoch\n" + "1" * 200_000])
+def test_damaged_metrics_are_refused(ring_run, tmp_path, content):
     shutil.copytree(ring_run, tmp_path / "run")
-    (tmp_path / "run" / "metrics.csv").write_text("epoch,loss\n1,low\n")
+    (tmp_path / "run" / "metrics.csv").write_text(content)
     with pytest.raises(InputError, match=r"metrics\.csv: damaged"):
         Run(tmp_path / "run").metrics  # noqa: B018
 

@@ -138,6 +138,12 @@ def test_a_run_is_not_resumed_to_an_epoch_before_its_own(finished, refused, tmp_
     assert (tmp_path / "run" / "config.yaml").read_bytes() == before
 
 
+def test_a_damaged_best_is_refused_before_it_is_resumed(finished, refused, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "best").write_bytes(b"\xff")
+    assert "best: names" in refused("train", "--out", tmp_path / "run", "--resume", "--epochs", 4)
+
+
 def test_the_length_of_a_cosine_cannot_change_under_way(data, run_command, refused, tmp_path):
     run = tmp_path / "run"
     process = run_command("train", "--data", data, *SMALL, "--set", "lr_schedule=cosine", "--epochs", 1, "--out", run)
