@@ -19,10 +19,11 @@ from .errors import InputError
 RECIPES = Path(__file__).parent / "recipes"
 LONGEST_YAML, DEEPEST_YAML = 1 << 20, 20  # bytes of a file, and levels of its lists and mappings
 METRICS = ("P", "MRR", "NDCG", "recall", "hitrate", "course_ndcg", "ndcg")  # of all protocols, each with a K
+COUNT = 2**31 - 1  # the largest of most settings, and what Paddle's indices can hold
 
 
-def _setting(default: Any = dataclasses.MISSING, *, help: str, minimum=None, below=None, choices: tuple = ()):
-    metadata = {"help": help, "minimum": minimum, "below": below, "choices": choices}
+def _setting(default: Any = dataclasses.MISSING, *, help: str, minimum=None, maximum=COUNT, below=None, choices=()):
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "below": below, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -41,15 +42,17 @@ class ModelSettings:
       SIGIR 2020, which concatenates them).
     """
 
-    embedding_dim: int = _setting(100, help="size d of item and session vectors", minimum=1)
-    step: int = _setting(1, help="message passing steps of the graph network", minimum=1)
+    embedding_dim: int = _setting(100, help="size d of item and session vectors", minimum=1, maximum=65_536)
+    step: int = _setting(1, help="message passing steps of the graph network", minimum=1, maximum=1_000)
     initialization: str = _setting(
         "paddle", help="paddle: Paddle's defaults; uniform: U(-1/sqrt(d), 1/sqrt(d))", choices=("paddle", "uniform")
     )
     score_item_zero: bool = _setting(True, help="whether the padding item 0 is a class of the training softmax")
     cosine_scale: float = _setting(0.0, help="0: inner product; else scores are this times the cosine", minimum=0)
     dropout: float = _setting(0.0, help="dropout probability on node vectors", minimum=0, below=1)
-    positions: int = _setting(0, help="0: none; else how many of the last positions get an embedding", minimum=0)
+    positions: int = _setting(
+        0, help="0: none; else how many of the last positions get an embedding", minimum=0, maximum=1_000_000
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,10 +80,14 @@ class ModelConfig(ModelSettings):
 class Settings(ModelSettings):
     """All settings of a training."""
 
-    max_session_length: int = _setting(70, help="most recent clicks of a session that are read", minimum=1)
+    max_session_length: int = _setting(
+        70, help="most recent clicks of a session that are read", minimum=1, maximum=1_000_000
+    )
     # The loss and the optimizer
     label_smoothing: float = _setting(0.0, help="share of the label spread over all items", minimum=0, below=1)
-    learning_rate: float = _setting(0.001, help="Adam's learning rate, after the warm-up if any", minimum=0)
+    learning_rate: float = _setting(
+        0.001, help="Adam's learning rate, after the warm-up if any", minimum=0, maximum=1e30
+    )
     lr_schedule: str = _setting(
         "steps", help="steps: see lr_decay_after; cosine: warm-up, then half a cosine to 0", choices=("steps", "cosine")
     )
@@ -91,7 +98,7 @@ class Settings(ModelSettings):
     batch_size: int = _setting(512, help="samples in a batch", minimum=1)
     epochs: int = _setting(7, help="passes over the training samples", minimum=1)
     ema_decay: float = _setting(0.0, help="0: none; else decay of the moving average of weights", minimum=0, below=1)
-    seed: int = _setting(0, help="seed of the initialisation and of the order of samples", minimum=0)
+    seed: int = _setting(0, help="seed of the initialisation and of the order of samples", minimum=0, maximum=2**63 - 1)
     # Validation
     valid_fraction: float = _setting(
         0.0, help="most recent share of training sessions held out if there is no validation set", minimum=0, below=1
@@ -107,6 +114,12 @@ class Settings(ModelSettings):
         """The config of `SRGNN` with these settings."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(ModelSettings)}
         return ModelConfig(n_items=n_items, **own)
+
+    def memory(self, n_items: int, n_samples: int, n_measured: int) -> tuple[int, int]:
+        """About how many bytes a training takes at least: of model and optimizer, and of one batch of scores."""
+        weights = self.embedding_dim * (n_items + self.positions + 15 * self.embedding_dim)
+        largest = max(min(self.batch_size, n_samples), min(self.eval_batch_size, n_measured))
+        return 4 * (5 if self.ema_decay else 4) * weights, 4 * largest * n_items
 
     def scoring_switches(self) -> dict[str, Any]:
         """The settings that make the model's scores differ from the reference's with the same weights."""
@@ -252,12 +265,14 @@ def _checked(kind: type[ModelSettings], key: str, value: Any, source: str) -> An
         value = convert(value)
     except (TypeError, ValueError, KeyError, OverflowError):
         raise InputError(f"{found}: expected {expected} ({metadata['help']})") from None
-    minimum, below, choices = (metadata[bound] for bound in ("minimum", "below", "choices"))
+    minimum, maximum, below, choices = (metadata[bound] for bound in ("minimum", "maximum", "below", "choices"))
     for number in value if isinstance(value, tuple) else (value,):
         if minimum is not None and number < minimum:
             raise InputError(f"{found}: must be at least {minimum} ({metadata['help']})")
         if below is not None and number >= below:
             raise InputError(f"{found}: must be below {below} ({metadata['help']})")
+        if minimum is not None and number > maximum:
+            raise InputError(f"{found}: must be at most {maximum} ({metadata['help']})")
     if choices and value not in choices:
         raise InputError(f"{found}: must be one of {', '.join(choices)}{_nearest(value, choices)}")
     return value

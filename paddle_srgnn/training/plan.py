@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import load_recipe, make_settings
+from ..config import Settings, load_recipe, make_settings
 from ..datasets.load import load_dataset
 from ..datasets.sessions import SessionDataset
 from ..errors import InputError
@@ -32,6 +32,21 @@ class Plan:
             raise InputError("eval_every_epoch=true needs the test set, which is not to be used; set it to false")
         if not self.test and self.dataset.valid is None and not settings.valid_fraction:
             raise InputError("without the test set the report is on validation; set valid_fraction, for example to 0.1")
+        _check_memory(settings, self.dataset)
+
+
+def _check_memory(settings: Settings, dataset: SessionDataset) -> None:
+    """Check that the model, the optimizer's state and one batch of scores fit in this machine's memory."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    sizes = settings.memory(dataset.n_items, len(dataset.train.items), len(dataset.test.items))
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if sum(sizes) > available:
+        model, scores, memory = (f"{size / 1e9:,.1f} GB" for size in (*sizes, available))
+        raise InputError(
+            f"the model and the optimizer need {model}, a batch of scores {scores}, and this machine has {memory}; "
+            f"use a smaller embedding_dim, positions, batch_size or eval_batch_size, or fewer items"
+        )
 
 
 def make_plan(
