@@ -157,8 +157,23 @@ def command(name: str) -> str:
 
 def positive_int(text: str) -> int:
     """An argparse type."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return _whole_number(text, 1, 2**31 - 1)
+
+
+def seed(text: str) -> int:
+    """An argparse type."""
+    return _whole_number(text, 0, 2**63 - 1)
+
+
+def _threads(text: str) -> int:
+    from ..runtime import MOST_THREADS
+
+    return _whole_number(text, 1, MOST_THREADS)
+
+
+def _whole_number(text: str, first: int, last: int) -> int:
+    if not text.isdecimal() or len(text) > 19 or not first <= int(text) <= last:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {first} to {last}")
     return int(text)
 
 
@@ -166,7 +181,7 @@ def add_machine(parser: argparse.ArgumentParser, device: bool = True) -> None:
     """Add --threads and, where the command can use a GPU, --device."""
     if device:
         parser.add_argument("--device", choices=("cpu", "gpu"), help="default: gpu if there is one, else cpu")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: one per core)")
+    parser.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (default: one per core)")
 
 
 def check_folders(*paths: Path | None) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 from typing import Any
 
+from ..config import shown
 from ..datasets.sessions import SessionDataset
 from ..evaluation.baselines import baselines
 from ..evaluation.results import Result, evaluate
@@ -66,11 +67,11 @@ def carry_out(plan: Plan, device: str | None = None) -> Result:
     device = set_device(device or plan.config.environment.get("device"))
     config = dataclasses.replace(plan.config, environment=describe_environment(device, thread_count()))
     if plan.resume:
-        planned = plan.config.environment["threads"]
+        planned = plan.config.environment.get("threads")
         if thread_count() != planned:
-            logger.warning("%d threads instead of %d: rounding will differ", thread_count(), planned)
-        saved = (plan.folder / "checkpoints" / "last").is_file()  # false if stopped before the first checkpoint
-        checkpoint = Run(plan.folder).checkpoint("last") if saved else None
+            logger.warning("%d threads instead of %s: rounding will differ", thread_count(), shown(planned))
+        run = Run(plan.folder)
+        checkpoint = run.checkpoint("last") if run.has_checkpoint("last") else None
         training = Training(plan.dataset, config.settings, plan.folder, checkpoint)
         write_config(plan.folder, config)
     else:
