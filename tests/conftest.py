@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -219,6 +220,19 @@ def ring_run(data, run_command, tmp_path_factory) -> Path:
     process = run_command("train", "--data", data, *(f"--set={change}" for change in changes), "--out", folder)
     assert process.returncode == 0, process.stderr
     return folder
+
+
+@pytest.fixture
+def stopped_run(ring_run, tmp_path) -> Path:
+    """The run as if it had been stopped in its third epoch."""
+    from paddle_srgnn.run import Run
+
+    shutil.copytree(ring_run, tmp_path / "stopped")
+    path = Run(tmp_path / "stopped").find_checkpoint() / "state.json"
+    state = json.loads(path.read_text())
+    state["progress"] |= {"epoch": 3, "step": 40}
+    path.write_text(json.dumps(state))
+    return tmp_path / "stopped"
 
 
 @pytest.fixture(scope="session")

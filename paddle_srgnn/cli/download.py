@@ -32,13 +32,14 @@ def parser() -> argparse.ArgumentParser:
 def work(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ..datasets.download import SOURCES, download
+    from ..datasets.download import SOURCES, check_url, download
     from ..errors import InputError, WorkFailed
 
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"--out {args.out} is a file; expected a folder")
     source = SOURCES[args.dataset]
     url = args.url or source.url
+    check_url(url)
     suffix = Path(urlsplit(url).path).suffix
     path = args.out / (source.file + (suffix if suffix in (".gz", ".zip") else ""))
     then = f"{cli.command('preprocess')} {args.dataset} --raw {shlex.quote(str(path))} {NEXT[args.dataset]}"

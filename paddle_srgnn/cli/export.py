@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to create")
     parser.add_argument("-k", type=cli.positive_int, metavar="K", help="length of the models' lists (default: 20)")
+    parser.add_argument("--unfinished", action="store_true", help="export a run whose training is unfinished, too")
     parser.add_argument("--force", action="store_true", help="replace an earlier export in --out")
     return parser
 
@@ -38,11 +40,18 @@ def work(args: argparse.Namespace) -> None:
     set_device("cpu")  # for the comparison; the models run on CPU and GPU
     from ..serving.export import export_run
 
-    summarise(export_run(args.run, args.out, args.format, args.k or 20, args.force), args.out)
+    try:
+        manifest = export_run(args.run, args.out, args.format, args.k or 20, args.force, args.unfinished)
+    except InputError as error:
+        hint = " (--unfinished)" if "allow an unfinished run" in str(error) else ""
+        raise InputError(f"{error}{hint}") from None
+    summarise(manifest, args.out)
 
 
 def summarise(manifest: dict, out: Path) -> None:
     verified = manifest["verified"]
+    if manifest["unfinished"]:
+        logging.getLogger("paddle_srgnn").warning("%s: %s", manifest["checkpoint"], manifest["unfinished"])
     print(f"{manifest['format']} export of {manifest['checkpoint']} in {out}")
     for model in manifest.get("models", {}).values():
         arrays = " -> ".join(", ".join(map(shape_of, model[side])) for side in ("inputs", "outputs"))

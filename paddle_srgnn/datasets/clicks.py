@@ -24,14 +24,16 @@ from ..errors import InputError
 
 CHUNK = 1_000_000  # rows
 MICROSECONDS = 1_000_000
+EARLIEST = -62_135_596_800  # Unix seconds of the year 1
 LATEST = 1e11  # Unix seconds in the year 5138; larger numbers are milliseconds
+LONGEST_ID = 1_000  # characters of a raw id
 CSV_COLUMNS = {"session": "session", "item": "item", "time": "time"}
 WHICH = "say which columns hold session, item and time"
 UNIX = "Unix seconds"
 EXPECTED = {
     "%Y-%m-%d": "a date YYYY-MM-DD",
     "ISO8601": "an ISO 8601 timestamp such as 2014-04-07T08:51:09Z",
-    UNIX: "a number of Unix seconds (milliseconds must be divided by 1000)",
+    UNIX: "a number of Unix seconds, from the year 1 to 5138 (milliseconds must be divided by 1000)",
 }
 
 
@@ -229,6 +231,9 @@ def _tidy(chunks: Iterable[pd.DataFrame], source: _Source, time_format: str | No
             orders.append(numbers.to_numpy(np.int64))
         sessions.append(pd.factorize(chunk["session"]))
         items.append(pd.factorize(chunk["item"]))
+        too_long = items[-1][1].str.len() > LONGEST_ID  # (distinct items,)
+        if too_long.any():
+            source.refuse("item", chunk["item"], too_long[items[-1][0]], f"at most {LONGEST_ID:,} characters")
     if not times:
         raise InputError(f"{source.name} has no clicks: expected a row per click")
 
@@ -248,7 +253,7 @@ def _microseconds(source: _Source, text: pd.Series, time_format: str) -> np.ndar
     """Times as int64 UTC microseconds since 1970, (rows,)."""
     if time_format == UNIX:
         seconds = pd.to_numeric(text, errors="coerce")
-        source.refuse("time", text, ~(seconds.abs() < LATEST), EXPECTED[UNIX])  # NaN too
+        source.refuse("time", text, ~((seconds >= EARLIEST) & (seconds < LATEST)), EXPECTED[UNIX])  # NaN too
         return np.rint(seconds.to_numpy(np.float64) * MICROSECONDS).astype(np.int64)
     moments = pd.to_datetime(text, format=time_format, errors="coerce", utc=True)
     bad = moments.isna() | (text.str[4] != "-")  # pandas also reads 2014 and 20140407 as dates

@@ -94,12 +94,11 @@ def download(
         True if the file was downloaded, False if it exists already.
 
     Raises:
-        InputError: the URL is not http or https, or the file exists with another SHA-256.
+        InputError: as `check_url`, or the file exists with another SHA-256.
         WorkFailed: the server refuses the file, all attempts fail, or the download has another SHA-256.
     """
     path = Path(path)
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise InputError(f"{url}: not an http or https URL")
+    check_url(url)
     if path.exists():
         if sha256_hex and (found := sha256(path)) != sha256_hex.lower():
             raise InputError(f"{path} exists already with SHA-256 {found}, expected {sha256_hex}; move it away")
@@ -114,6 +113,24 @@ def download(
         os.replace(part, temporary)
     _discard(part)
     return True
+
+
+def check_url(url: str) -> None:
+    """Check what would fail in every attempt.
+
+    Raises:
+        InputError: not a http or https URL of ASCII characters, or its host or port cannot exist.
+    """
+    if bad := re.search(r"[^\x21-\x7e]", url):
+        raise InputError(f"{ascii(url)[:200]}: {bad[0]!a} in a URL; write it percent-encoded, a host as xn--")
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0 or (parts.hostname or "").encode("idna").startswith(b"."):
+            raise ValueError("port 0 or no host")
+    except ValueError as error:  # also a UnicodeError, for a label of the host
+        raise InputError(f"{url[:200]}: not a valid URL ({error})") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise InputError(f"{url[:200]}: not an http or https URL of a host and a path")
 
 
 def _fetch_all(url: str, part: Path, patience: Patience, progress: Callable) -> None:
@@ -178,6 +195,8 @@ def _answer(request: urllib.request.Request, timeout: float, part: Path):
         if error.code == 416 or error.code in TRANSIENT:
             raise _Broken(f"the server answered {error.code} {error.reason}") from None
         raise WorkFailed(f"{request.full_url}: the server answered {error.code} {error.reason}") from None
+    except (ValueError, http.client.InvalidURL) as error:  # the server redirects to what is no URL
+        raise WorkFailed(f"{request.full_url}: the server redirects to a URL that is not valid ({error})") from None
     except (OSError, http.client.HTTPException) as error:
         raise _Broken(f"no answer ({getattr(error, 'reason', None) or error or type(error).__name__})") from None
     with response:

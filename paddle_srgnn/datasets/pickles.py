@@ -19,6 +19,7 @@ from ..unpickling import load_pickle
 from .sessions import SessionDataset, Sessions
 
 LARGEST = np.iinfo(np.int32).max - 1
+FEW = 10_000_000  # items or clicks, which fit in memory whatever the size of the file
 
 
 def _load(path: Path):
@@ -36,7 +37,10 @@ def _numbers(values: list, path: Path) -> np.ndarray:
     """Item numbers as int32, after a check of their type and range."""
     for kind in set(map(type, values)) - {int}:
         raise InputError(f"{path}: found a value of type {kind.__name__}; expected item numbers of type int")
-    _require(min(values) >= 1 and max(values) <= LARGEST, path, f"items {min(values)} to {max(values)}", "items from 1")
+    low, high = min(values), max(values)
+    if low < 1 or high > LARGEST:
+        shown = " to ".join(str(value) if abs(value) < 2**64 else "more than 64 bits" for value in (low, high))
+        raise InputError(f"{path}: items {shown}; expected items from 1 to {LARGEST:,}")
     return np.fromiter(values, dtype=np.int32, count=len(values))
 
 
@@ -48,6 +52,9 @@ def _flat(sequences: object, path: Path, shortest: int) -> tuple[np.ndarray, np.
     lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
     _require(len(lengths) > 0, path, "no sequences", "at least one")
     _require(lengths.min() >= shortest, path, f"a sequence of {lengths.min()} items", f"at least {shortest} in each")
+    size = path.stat().st_size  # a pickle can repeat a list for 2 bytes, but of the authors' each item takes 2
+    found = f"{lengths.sum():,} items in {size:,} bytes"
+    _require(lengths.sum() <= max(size, FEW), path, found, "sequences that are written out")
     return _numbers(list(chain.from_iterable(sequences)), path), lengths
 
 
@@ -107,7 +114,9 @@ def import_pickles(folder: str | os.PathLike, name: str) -> SessionDataset:
         items, lengths = _flat(_load(folder / "all_train_seq.txt"), folder / "all_train_seq.txt", shortest=2)
         train = Sessions(items, np.concatenate([[0], np.cumsum(lengths)]))
     test = _sessions_of_samples(folder / "test.txt")
-    n_items = int(max(train.items.max(), test.items.max())) + 1
+    n_items, n_clicks = int(max(train.items.max(), test.items.max())) + 1, len(train.items) + len(test.items)
+    found = f"the largest item is {n_items - 1:,} in a total of {n_clicks:,} clicks"
+    _require(n_items <= max(FEW, 100 * n_clicks), folder, found, "items numbered from 1 with few gaps")
     item_ids, item_clicks = ["", *map(str, range(1, n_items))], np.bincount(train.items, minlength=n_items)
     meta = {"source": f"the authors' pickles in {folder.name}", "protocol": "sessions", "parameters": {}}
     return SessionDataset(name, train, test, item_ids, item_clicks, meta)

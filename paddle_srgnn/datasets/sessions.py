@@ -17,6 +17,7 @@ from ..files import atomic_folder, sha256, write_json
 
 FORMAT = 1
 DTYPES = {"items": np.int32, "offsets": np.int64, "dates": np.int64}
+FILES = {"items.csv", *(f"{part}_{kind}.npy" for part in ("train", "valid", "test") for kind in DTYPES)}
 REMAKE = "preprocess the log again"
 
 
@@ -178,6 +179,8 @@ def open_dataset(folder: str | os.PathLike) -> SessionDataset:
     meta = _read_meta(folder)
     try:
         for name, recorded in meta["files"].items():
+            if name not in FILES:
+                raise InputError(f"{folder / 'meta.json'} names the file {name[:60]!r}, no part of a dataset; {REMAKE}")
             size = (folder / name).stat().st_size
             if size != recorded["bytes"]:
                 raise InputError(f"{folder / name} has {size} bytes, expected {recorded['bytes']}; {REMAKE}")
@@ -186,6 +189,8 @@ def open_dataset(folder: str | os.PathLike) -> SessionDataset:
         item_ids, item_clicks = read_items(folder / "items.csv")
         if len(item_ids) != meta["n_items"]:
             raise InputError(f"{folder / 'items.csv'} has {len(item_ids) - 1} items, expected {meta['n_items'] - 1}")
+        if meta["first_samples"] is not None and not 0 < meta["first_samples"] < parts["train"].lengths[0]:
+            raise InputError(f"{folder / 'meta.json'}: the first session cannot have first_samples samples; {REMAKE}")
         parts["train"] = replace(parts["train"], first_samples=meta["first_samples"])
         items = {"item_ids": item_ids, "item_clicks": item_clicks}
         dataset = SessionDataset(meta["name"], **parts, **items, meta=meta, path=folder)
@@ -204,7 +209,7 @@ def _read_meta(folder: Path) -> dict:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         version = meta["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not a dataset's meta.json: {error!r}; {REMAKE}") from error
     if version != FORMAT:
         raise InputError(f"{path} has format version {version!r}, this version reads {FORMAT}; {REMAKE}")
@@ -218,9 +223,12 @@ def _open_sessions(folder: Path, part: str, meta: dict) -> Sessions:
         if path.name not in meta["files"]:  # dates are optional; Sessions raises a TypeError without another array
             continue
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{path} is not an array: {error}; {REMAKE}") from error
+            array = np.lib.format.open_memmap(path, mode="r")
+        except OSError:
+            raise
+        except Exception as error:  # for a crafted header, numpy raises almost any exception
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} is not an array: {reason}; {REMAKE}") from None
         if array.dtype != dtype or array.ndim != 1:
             raise InputError(f"{path} is {array.dtype} with {array.ndim} dimensions, expected {np.dtype(dtype)} with 1")
         arrays[kind] = array
@@ -249,12 +257,15 @@ def read_items(path: Path) -> tuple[list[str], np.ndarray]:
     """Raw ids and training clicks, int64 (n_items,), of each item. The padding comes first."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
-        next(rows, None)
         try:
+            next(rows, None)
             index, raw_ids, clicks = zip(*rows, strict=True)
             numbers = np.array([index, clicks], dtype=np.int64)  # (2, items)
-        except ValueError as error:  # no rows, or a row without three fields or without numbers
-            raise InputError(f"{path} is damaged: expected index,raw_id,training_clicks; {REMAKE}") from error
+        except (ValueError, OverflowError, csv.Error) as error:  # no rows, not UTF-8, no three fields, no int64
+            reason = " ".join(str(error).split())[:100]
+            raise InputError(
+                f"{path} is damaged ({reason}): expected index,raw_id,training_clicks in UTF-8; {REMAKE}"
+            ) from None
     if not np.array_equal(numbers[0], np.arange(1, len(index) + 1)):
         raise InputError(f"{path} is damaged: its items are not numbered 1, 2, 3, ...; {REMAKE}")
     return ["", *raw_ids], np.concatenate([[0], numbers[1]])

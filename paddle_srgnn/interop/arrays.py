@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format as npy
 from safetensors.numpy import save_file
 
 from ..errors import InputError
@@ -17,6 +19,8 @@ from ..unpickling import load_pickle
 
 WRITABLE = (".safetensors", ".npz")
 PDPARAMS = ".pdparams"
+SMALL = 1 << 28  # bytes that any .npz may unpack to; a larger one at most MOST_COMPRESSED times its own size
+MOST_COMPRESSED = 100
 PARAMETER_NAMES = "StructuredToParameterName@@"  # Paddle's table of generated names in a state dict
 
 
@@ -52,11 +56,37 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz. No more memory is taken than the archive says that its members have."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a readable .npz of plain arrays ({error})") from None
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+            if size > max(SMALL, MOST_COMPRESSED * path.stat().st_size):
+                raise InputError(f"{size:,} bytes when unpacked; expected weights, which hardly compress")
+            return dict(_read_member(archive, member) for member in archive.infolist())
+    except Exception as error:  # for a crafted file, zipfile and numpy raise almost any exception
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path}: not a readable .npz of plain arrays ({reason})") from None
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[str, np.ndarray]:
+    """Name and array of a member, whose header must agree with its size before anything is read."""
+    name = member.filename.removesuffix(".npy")
+    if name == member.filename:
+        raise InputError(f"it contains {name[:60]!r}; expected only .npy arrays")
+    with archive.open(member) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd headers, which are then refused
+        version = npy.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise InputError(f"{name[:60]!r} has .npy version {version}; expected 1.0 or 2.0")
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, is_fortran, dtype = read_header(file)
+        if dtype.kind not in "fiub":
+            raise InputError(f"{name[:60]!r} has the type {str(dtype)[:60]}; expected numbers")
+        size, expected = member.file_size - file.tell(), math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or size != expected:
+            raise InputError(f"{name[:60]!r} has {size:,} bytes; expected those of its shape {str(shape)[:60]}")
+        content = np.frombuffer(bytearray(file.read()), dtype)  # a bytearray, so that the array can be changed
+    return name, content.reshape(shape, order="F" if is_fortran else "C")
 
 
 def _read_pdparams(path: Path) -> dict[str, np.ndarray]:

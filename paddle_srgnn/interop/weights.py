@@ -66,7 +66,11 @@ def _sizes(peer: str, theirs: Mapping[str, np.ndarray], file: Path) -> tuple[int
         raise InputError(f"{file}: not the weights of {peer}: {name}: missing, expected [n_items, d]{hint}")
     if theirs[name].ndim != 2 or 0 in theirs[name].shape:
         raise InputError(f"{file}: {name}: found {list(theirs[name].shape)}, expected [n_items, d]")
-    return theirs[name].shape
+    n_items, d = theirs[name].shape
+    # Before a model of that size is built. Each peer has several matrices of [d, d] or more.
+    if len(theirs) > 1 and d * d > max(array.size for other, array in theirs.items() if other != name):
+        raise InputError(f"{file}: {name}: found {[n_items, d]}, but no other array has {d} x {d} numbers or more")
+    return n_items, d
 
 
 def _require_alike(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], what: str) -> None:

@@ -26,6 +26,7 @@ from ..protocols import PROTOCOLS
 from ..run import ITEMS, MODEL, Run
 from ..runtime import import_paddle
 from .padded import Ranker, SessionEncoder
+from .recommender import unfinished
 from .verification import Original, inner_product, latency, load_onnx, load_paddle, trial_sessions, verify
 
 paddle = import_paddle()
@@ -37,7 +38,14 @@ PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")  # setup.py's extra "onnx"
 INPUT = {"name": "item_seq", "dtype": "int64", "shape": ["B", "L"]}
 
 
-def export_run(run: str | os.PathLike, out: str | os.PathLike, kind: str, k: int = 20, replace: bool = False) -> dict:
+def export_run(
+    run: str | os.PathLike,
+    out: str | os.PathLike,
+    kind: str,
+    k: int = 20,
+    replace: bool = False,
+    allow_unfinished: bool = False,
+) -> dict:
     """Export a run's reported checkpoint and compare the export with it.
 
     Args:
@@ -46,12 +54,14 @@ def export_run(run: str | os.PathLike, out: str | os.PathLike, kind: str, k: int
         kind: one of FORMATS.
         k: the length of the ranker's lists. Of vectors, the length of the lists compared, at most the catalogue.
         replace: whether to replace an existing `out`.
+        allow_unfinished: whether to export a run whose training is unfinished; the manifest says so.
 
     Returns:
         The manifest, as written.
 
     Raises:
-        InputError: no such run, `out` exists, k is larger than the catalogue, or a package is missing.
+        InputError: no such run, its training is unfinished, `out` exists, k is larger than the catalogue, or a package
+            is missing.
         WorkFailed: the export and the checkpoint differ by more than the tolerance; nothing is written.
     """
     for package in PACKAGES if kind == "onnx" else ():
@@ -63,11 +73,15 @@ def export_run(run: str | os.PathLike, out: str | os.PathLike, kind: str, k: int
     checkpoint = run.checkpoint()
     if kind != "vectors" and not 1 <= k < checkpoint.n_items:
         raise InputError(f"k={k}: {run.name} has {checkpoint.n_items - 1} items; expected at least 1 and at most that")
+    left = unfinished(run)
+    if left and not allow_unfinished:
+        raise InputError(f"{run.name}: {left}; finish it, or allow an unfinished run")
     run.items()  # fails where the raw ids are unknown
     cosine = PROTOCOLS[checkpoint.dataset["protocol"]].cosine
     original = Original(run.model(), checkpoint.settings.max_session_length, cosine)
     trial = trial_sessions(run)
     manifest = {"format": kind, "similarity": "cosine" if cosine else "inner product"} | _origin(run)
+    manifest["unfinished"] = left
     with atomic_folder(out, replace) as folder:
         shutil.copyfile(run.folder / ITEMS, folder / ITEMS)
         if kind == "vectors":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ..runtime import import_paddle
 from .search import Exact, Excluded, Hnsw
 
 paddle = import_paddle()
+logger = logging.getLogger(__name__)
 
 BATCH = 512  # sessions encoded at once
 INDEXES = {"exact": Exact, "hnsw": Hnsw}
@@ -87,7 +89,7 @@ class Recommender:
     def load(cls, run: Run | str | os.PathLike, index: str = "exact") -> Recommender:
         """The recommender of a run's reported checkpoint, or of a checkpoint in a run's folder.
 
-        The dataset of the run is not needed.
+        The dataset of the run is not needed. A warning is logged if the training is unfinished.
 
         Raises:
             InputError: there is no checkpoint, it is damaged, the run has no items.csv, or as `Recommender`.
@@ -95,6 +97,8 @@ class Recommender:
         run = run if isinstance(run, Run) else Run(run)
         item_ids, item_clicks = run.items()
         checkpoint = run.checkpoint()
+        if left := unfinished(run):
+            logger.warning("%s: %s", run.name, left)
         cosine = PROTOCOLS[checkpoint.dataset["protocol"]].cosine
         return cls(run.model(), item_ids, item_clicks, checkpoint.settings.max_session_length, index, cosine)
 
@@ -211,6 +215,18 @@ class Recommender:
     def _answer(self, columns: np.ndarray, values: np.ndarray) -> tuple[tuple[str, ...], tuple[float, ...]]:
         left = np.isfinite(values)
         return tuple(self.item_ids[columns[left] + 1]), tuple(values[left].tolist())
+
+
+def unfinished(run: Run) -> str | None:
+    """What is left of a run's training, for messages; None if it is finished."""
+    try:
+        if run.is_finished:
+            return None
+        last = run.checkpoint("last")
+    except InputError as error:  # the checkpoint to use may still be whole
+        return f"the training may be unfinished ({error})"
+    done, epoch = last.progress.step, last.progress.epoch
+    return f"the training is unfinished: it was stopped at step {done:,}, in epoch {epoch} of {last.settings.epochs}"
 
 
 def _check_k(k: int) -> None:

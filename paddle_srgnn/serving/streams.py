@@ -81,7 +81,7 @@ def read_sessions(
 def _arriving(stream: BinaryIO, source: str) -> Iterator[list[bytes]]:
     """The lines of a stream, grouped by the read that completed them."""
     rest = b""
-    while block := stream.read1(1 << 18):
+    while block := _read(stream, source):
         *lines, rest = (rest + block).split(b"\n")
         if len(rest) > LONGEST:
             raise InputError(f"{source}: a line of more than {LONGEST:,} bytes; expected a session per line")
@@ -90,9 +90,20 @@ def _arriving(stream: BinaryIO, source: str) -> Iterator[list[bytes]]:
         yield [rest]
 
 
+def _read(stream: BinaryIO, source: str) -> bytes:
+    try:
+        return stream.read1(1 << 18)
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}") from None
+
+
+def _refuse_constant(name: str):
+    raise ValueError(f"{name} is no JSON")  # Python's reader would take NaN and Infinity
+
+
 def _parse_json(text: str, number: int) -> Request:
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
         expected = f"{EXPECTED}, or CSV with a header session,item"

@@ -105,6 +105,21 @@ def test_ctrl_c_keeps_what_there_is(server, tmp_path):
     assert CONTENT.startswith(part.read_bytes()) and not (tmp_path / "train-item-views.csv").exists()
 
 
+BAD_URLS = {
+    "http://[abc": "not a valid URL (Invalid IPv6 URL)",
+    "http://127.0.0.1/é.csv": r"'\xe9' in a URL; write it percent-encoded",
+    "http://é.org/log.csv": r"'\xe9' in a URL; write it percent-encoded, a host as xn--",
+    "http://127.0.0.1/a b.csv": "' ' in a URL",
+    "http://127.0.0.1/\r\nHost: x": r"'\r' in a URL",
+    f"http://{'a' * 70}.org/log.csv": "not a valid URL (",
+    "http://a..org/log.csv": "not a valid URL (",
+    "http://127.0.0.1:abc/log.csv": "not a valid URL (Port could not be cast",
+    "http://127.0.0.1:99999/log.csv": "not a valid URL (Port out of range",
+    "http://127.0.0.1: 80/log.csv": "' ' in a URL",
+    "http://me:secret@127.0.0.1/log.csv": "not an http or https URL of a host and a path",
+}
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -113,6 +128,7 @@ def test_ctrl_c_keeps_what_there_is(server, tmp_path):
         (["diginetica", "--out", "raw", "--sha256", "abc"], "64 hexadecimal digits"),
         (["diginetica", "--out", "raw", "--url", "file:///etc/passwd"], "not an http or https URL"),
         (["diginetica", "--out", "file"], "is a file"),
+        *((["diginetica", "--out", "raw", "--url", url], message) for url, message in BAD_URLS.items()),
     ],
 )
 def test_bad_usage(refused, tmp_path, arguments, message):

@@ -19,7 +19,7 @@ def test_paddle(run, run_command, tmp_path):
     assert "ranker.json + ranker.pdiparams: item_seq int64 [B, L] -> item_numbers int64 [B, 7]" in process.stdout
     assert "test sessions of ring" in process.stdout and "99th percentile" in process.stdout
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["format"] == "paddle" and manifest["k"] == 7
+    assert manifest["format"] == "paddle" and manifest["k"] == 7 and manifest["unfinished"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -51,6 +51,17 @@ def test_vectors_replace_an_earlier_export_by_force(run, run_command, refused, t
     assert process.returncode == 0, process.stderr
     assert "items.npy: float32 [20, 8]" in process.stdout and "inner product" in process.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["items.csv", "items.npy", "manifest.json"]
+
+
+def test_an_unfinished_run_is_exported_on_demand(stopped_run, run_command, refused, tmp_path):
+    arguments = ["export", stopped_run, "--format", "vectors", "--out", tmp_path / "out"]
+    said = f"{stopped_run}: the training is unfinished: it was stopped at step 40, in epoch 3 of 6"
+    assert refused(*arguments).endswith(f"{said}; finish it, or allow an unfinished run (--unfinished)")
+    assert not (tmp_path / "out").exists()
+    process = run_command(*arguments, "--unfinished")
+    assert process.returncode == 0 and process.stderr.endswith("stopped at step 40, in epoch 3 of 6\n")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["unfinished"] == said.removeprefix(f"{stopped_run}: ")
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,23 @@ def test_bad_runs(ring_run, refused, tmp_path):
     assert "items.csv: missing" in refused("recommend", "imported", "--sessions", "s", cwd=tmp_path)
 
 
+def test_an_unfinished_run_is_named_in_one_line(stopped_run, sessions, run_command):
+    process = run_command("recommend", stopped_run, "--sessions", sessions)
+    assert process.returncode == 0 and len(process.stdout.splitlines()) == 602
+    warning, summary = process.stderr.splitlines()
+    assert warning == f"{stopped_run}: the training is unfinished: it was stopped at step 40, in epoch 3 of 6"
+    assert summary.startswith("602 sessions")
+
+
+def test_a_checkpoint_beside_a_damaged_last_one_still_recommends(ring_run, sessions, run_command, tmp_path):
+    shutil.copytree(ring_run, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "last").write_text("nothing\n")
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step-*")
+    process = run_command("recommend", checkpoint, "--sessions", sessions)
+    assert process.returncode == 0
+    assert process.stderr.startswith(f"{checkpoint}: the training may be unfinished (")
+
+
 def test_the_approximate_index_says_what_it_finds(ring_run, sessions, run_command):
     pytest.importorskip("faiss", reason='needs faiss: pip install -e ".[ann]"')
     exact = run_command("recommend", ring_run, "--sessions", sessions)

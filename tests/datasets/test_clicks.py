@@ -115,6 +115,12 @@ def test_csv_times(write, times):
     assert columns(clicks) == {"session": [0, 1, 2], "item": [0, 0, 0], "time": [1396860669, 1396860670, 0]}
 
 
+@pytest.mark.parametrize("times", [(-62135596800, -62135596799), (99999999998, 99999999999)])
+def test_the_first_and_the_last_times(write, times):
+    clicks = read_csv(write("session,item,time\n" + "".join(f"1,{'a' * 1000},{time}\n" for time in times)))
+    assert clicks.table["time"].tolist() == list(times) and clicks.item_ids == ["a" * 1000]
+
+
 def test_csv_quotes_and_ids_that_look_missing(write):
     clicks = read_csv(write('item,session,time\n"a, ""b""",1,1\nNA,1,2\nnull,1,3\n007,1,4\n7,1,5\n'))
     assert clicks.item_ids == ['a, "b"', "NA", "null", "007", "7"]
@@ -147,6 +153,8 @@ WRONG = {
     "text among numbers": (read_csv, "session,item,time\n1,1,5\n1,1,2014-04-07\n", ["line 3", "time", "2014-04-07"]),
     "number among timestamps": (read_csv, "session,item,time\n1,1,2014-04-07\n1,1,20140407\n", ["line 3", "20140407"]),
     "milliseconds": (read_csv, "session,item,time\n1,1,1396860669277\n", ["line 2", "milliseconds"]),
+    "before the year 1": (read_csv, "session,item,time\n1,1,-99999999999\n", ["line 2", "from the year 1 to 5138"]),
+    "a long id": (read_csv, f"session,item,time\n1,1,5\n1,{'a' * 140_000},5\n", ["line 3", "at most 1,000 characters"]),
     "infinite": (read_csv, "session,item,time\n1,1,5\n1,1,inf\n", ["line 3", "'inf'"]),
     "missing item": (read_diginetica, DIGINETICA.replace(";31;5;", ";;5;"), ["line 3", "item_id is empty"]),
     "missing session": (read_yoochoose, YOOCHOOSE.replace("12,", ","), ["line 3", "field 1 is empty"]),
@@ -173,6 +181,7 @@ def test_wrong_input_is_named(write, case):
     assert "\n" not in message and str(path) in message
     for words in said:
         assert words in message, message
+    assert len(message) < len(str(path)) + 300
 
 
 def test_no_file_a_folder_and_a_broken_archive(write, tmp_path):

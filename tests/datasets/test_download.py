@@ -353,7 +353,18 @@ def test_a_full_disk_is_not_taken_for_the_network(server, path, monkeypatch):
     assert raised.value.errno == errno.ENOSPC and len(server.requests) == 1 and not path.exists()
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "log.csv", "http:///x"])
+@pytest.mark.parametrize("target", ["http://[abc", "http://127.0.0.1:abc/x", f"http://{'a' * 70}.org/"])
+def test_a_redirect_to_no_url_is_not_tried_again(server, path, target):
+    server.faults, server.headers = [answers(302)] * 9, {"Location": target}
+    with pytest.raises(WorkFailed, match="redirects to a URL that is not valid"):
+        download(server.url, path, patience=QUICK)
+    assert len(server.requests) == 1
+
+
+NOT_HTTP = ["file:///etc/passwd", "ftp://127.0.0.1/x", "log.csv", "http:///x", "http://:80/x", "http://h:0/x"]
+
+
+@pytest.mark.parametrize("url", NOT_HTTP)
 def test_only_http(url, path):
     with pytest.raises(InputError, match="http"):
         download(url, path)

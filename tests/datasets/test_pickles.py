@@ -117,6 +117,25 @@ def test_what_is_no_such_pickle(folder, content, said):
     assert "test.txt" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_item_far_beyond_the_others_is_refused_at_once(folder):
+    test = ([[1, 2147483645], [1]], [2, 2147483645])
+    with pytest.raises(InputError, match=r"largest item is 2,147,483,645 in a total of .* clicks; expected"):
+        import_pickles(folder(all_train_seq=ALL_TRAIN, test=test), "tiny")
+
+
+@pytest.mark.parametrize("item", [1 << 20_000, -(1 << 20_000)], ids=["high", "low"])
+def test_an_item_of_thousands_of_digits_is_refused_in_a_short_line(folder, item):
+    with pytest.raises(InputError, match="more than 64 bits") as error:
+        import_pickles(folder(all_train_seq=ALL_TRAIN, test=([[1]], [item])), "tiny")
+    assert len(str(error.value)) < 300
+
+
+def test_a_list_repeated_a_million_times_is_refused_before_it_is_written_out(folder):
+    again = [[1] * 1_000] * 1_000_000  # 10^9 items
+    with pytest.raises(InputError, match=r"1,000,000,000 items in .* bytes; expected sequences that are written out"):
+        import_pickles(folder(all_train_seq=again, test=TEST), "tiny")
+
+
 def test_missing_files(folder, tmp_path):
     with pytest.raises(InputError, match=r"all_train_seq\.txt does not exist"):
         import_pickles(folder(test=TEST), "tiny")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 
 import numpy as np
@@ -171,7 +172,7 @@ def test_truncated_and_missing_files_are_found_on_opening(folder, name):
         ('"format": 1', '"format": 2', "format version 2, this version reads 1"),
         ('"format": 1', '"fromat": 1', "not a dataset's meta.json"),
         ('"files"', '"flies"', "damaged"),
-        ('"train_items.npy"', '"train_dates2.npy"', "missing"),
+        ('"train_items.npy"', '"valid_dates.npy"', "missing"),
         ("{", "", "not a dataset's meta.json"),
         ('"n_items": 5', '"n_items": 6', "has 4 items, expected 5"),
     ],
@@ -198,6 +199,64 @@ def test_arrays_of_another_kind(folder):
     (folder / "train_items.npy").write_bytes(b"x" * size)
     with pytest.raises(InputError, match=r"train_items\.npy is not an array"):
         open_dataset(folder)
+
+
+def npy_of(shape: str) -> bytes:
+    header = f"{{'descr': '<i4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header
+
+
+def archive_of(arrays: dict) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("items.csv", b"index,raw_id,training_clicks\n1,a,%d\n" % 2**64, "is damaged (Python int too large"),
+        ("items.csv", b"index,raw_id,training_clicks\n1,\xff,1\n", "is damaged ('utf-8' codec can't decode"),
+        ("items.csv", b"index,raw_id,training_clicks\n1," + b"a" * 140_000 + b",1\n", "is damaged (field larger than"),
+        ("items.csv", b"index,raw_id,training_clicks\n1," + b"a", "is damaged (not enough values"),
+        ("train_items.npy", b"PK\3\4 not even a zip", "is not an array: the magic string is not correct"),
+        ("train_items.npy", archive_of({"a": np.arange(3)}), "is not an array: the magic string is not correct"),
+        ("train_items.npy", npy_of("(9223372036854775808,)"), "is not an array: "),
+        ("train_items.npy", npy_of("(1000000000000,)"), "is not an array: "),
+        ("train_items.npy", npy_of("(-1,)"), "is not an array: "),
+        ("train_items.npy", npy_of("(((("), "is not an array: "),
+        ("train_items.npy", b"\x93NUMPY", "is not an array: "),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_files_with_other_content_are_refused_in_one_line(folder, name, content, said):
+    (folder / name).write_bytes(content)
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["files"][name]["bytes"] = len(content)
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(InputError) as error:
+        open_dataset(folder)
+    text = str(error.value)
+    assert text.startswith(f"{folder / name} {said}") and "\n" not in text and len(text) < len(str(folder)) + 350
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"train_items.npy"', '"/dev/zero"', "names the file '/dev/zero', no part of a dataset"),
+        ('"train_items.npy"', '"../tiny/train_items.npy"', "no part of a dataset"),
+        ('"first_samples": 1', '"first_samples": 3', "the first session cannot have first_samples samples"),
+        ('"first_samples": 1', '"first_samples": "1"', "meta.json is damaged"),
+        ('"format": 1', '"format": ' + "[" * 100_000, "is not a dataset's meta.json: RecursionError"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_hostile_meta(folder, old, new, said):
+    path = folder / "meta.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError) as error:
+        open_dataset(folder)
+    assert said in str(error.value)
 
 
 @pytest.mark.parametrize("item", [0, 5])

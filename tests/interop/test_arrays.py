@@ -184,6 +184,66 @@ def object_npz() -> bytes:
     return buffer.getvalue()
 
 
+def npz_of(content: bytes, name: str = "w.npy", method: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def compressed_by(method: int, content: bytes) -> bytes:
+    """The archive of one member with another number of its compression."""
+    changed, central = bytearray(content), content.index(b"PK\1\2")
+    for at in (8, central + 10):
+        changed[at : at + 2] = method.to_bytes(2, "little")
+    return bytes(changed)
+
+
+def npy_of(header: str, content: bytes = b"", version: bytes = b"\1\0") -> bytes:
+    width = 2 if version == b"\1\0" else 4
+    return b"\x93NUMPY" + version + len(header).to_bytes(width, "little") + header.encode() + content
+
+
+def described(shape: str, dtype: str = "'<f4'") -> bytes:
+    return npy_of(f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}}}\n", bytes(8))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (npz_of(b"hello", "readme.txt"), "contains 'readme.txt'; expected only .npy arrays"),
+        (npz_of(b"hello"), "magic string"),
+        (npz_of(described("(2,)"))[:60], "not a zip file"),
+        (compressed_by(99, npz_of(described("(2,)"))), "compression method is not supported"),
+        (npz_of(npy_of("(((((")), "."),
+        (npz_of(npy_of("'" + "x" * 100_000, version=b"\2\0")), "large"),
+        (npz_of(npy_of("{}", version=b"\3\0")), r"version \(3, 0\); expected 1.0 or 2.0"),
+        (npz_of(described("(3000000, 1280)")), "has 8 bytes; expected those of its shape"),
+        (npz_of(described("(100000000, 1000000)")), "has 8 bytes; expected those of its shape"),
+        (npz_of(described("(9223372036854775808, 4)")), "has 8 bytes; expected those of its shape"),
+        (npz_of(described("(-1, -2)")), "has 8 bytes; expected those of its shape"),
+        (npz_of(described("(" + "9" * 5000 + ",)")), "Cannot parse header"),
+        (npz_of(described("(2,)", "'|S4'")), r"has the type \|S4; expected numbers"),
+        (npz_of(described("(2,)", "[('a', '<f4')]")), "expected numbers"),
+        (npz_of(described("(2,)", "'|O'")), "expected numbers"),
+        (npz_of(bytes(300 << 20), method=zipfile.ZIP_DEFLATED), "314,572,800 bytes when unpacked"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_crafted_npz_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "w.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_arrays(path)
+    text = str(error.value)
+    assert text.startswith(f"{path}: not a readable .npz") and "\n" not in text and len(text) < len(str(path)) + 300
+
+
+def test_the_crafted_files_differ_from_a_good_one_as_said(tmp_path):
+    (tmp_path / "w.npz").write_bytes(npz_of(described("(2,)")))
+    np.testing.assert_array_equal(read_arrays(tmp_path / "w.npz")["w"], np.zeros(2, np.float32))
+
+
 @pytest.mark.parametrize(
     "suffix, content, message",
     [

@@ -227,3 +227,11 @@ def test_what_a_peer_cannot_compute_is_not_exported(file, tmp_path, monkeypatch)
     with pytest.raises(InputError, match="trained with positions=3, which recbole cannot compute"):
         export_weights("recbole", Run(tmp_path / "run"), tmp_path / "w.npz")
     assert not (tmp_path / "w.npz").exists()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_wide_item_table_is_refused_before_a_model_of_its_width_is_built(file, tmp_path, suffix):
+    changes = {"item_emb.weight": np.zeros((1, 1_000_000), np.float32)}
+    with pytest.raises(InputError, match=r"found \[1, 1000000\], but no other array has 1000000 x 1000000 numbers"):
+        import_weights("datawhale", file("datawhale", suffix, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

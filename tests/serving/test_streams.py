@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 
@@ -71,6 +72,13 @@ def test_an_empty_stream_holds_no_sessions():
         ("session,item\n1,\n", "line 2: column item is empty"),
         ('session,item\n1,2\n1,"3\n', "line 3: not a CSV row"),
         ("[" * 100_000, "line 1: not JSON"),
+        ('{"session": NaN, "items": ["a"]}', r"line 1: not JSON \(NaN is no JSON\)"),
+        ('{"session": [-Infinity], "items": ["a"]}', r"line 1: not JSON \(-Infinity is no JSON\)"),
+        ('{"session": 1, "items": ["a"], "more": Infinity}', "line 1: not JSON"),
+        ('{"session": ' + "9" * 5000 + ', "items": ["a"]}', "line 1: not JSON"),
+        ("session,item\n1," + "a" * 140_000 + "\n", r"line 2: not a CSV row \(field larger than field limit"),
+        (b"session,item\n1,\xff\n", "line 2: not UTF-8"),
+        (b"\xff\xfe" * 1000, "line 1: not UTF-8"),
     ],
 )
 def test_a_bad_line_is_named(text, message):
@@ -110,6 +118,15 @@ def test_what_has_arrived_is_handed_on_before_the_next_read():
     pipe = Pipe(b"session,item\n1,a\n1,b\n2,", b"a\n", b"2,b\n")
     sessions = [[request.session for request in group] for group in read_sessions(pipe, "pipe")]
     assert sessions == [[], ['"1"'], [], ['"2"']]
+
+
+def test_a_stream_that_cannot_be_read_is_named():
+    class Folder:
+        def read1(self, _: int) -> bytes:
+            raise IsADirectoryError(errno.EISDIR, "Is a directory")
+
+    with pytest.raises(InputError, match="standard input cannot be read: Is a directory"):
+        list(read_sessions(Folder(), "standard input"))
 
 
 def test_a_line_without_end_is_refused(monkeypatch):
