@@ -196,6 +196,7 @@ def evaluate_baselines(group: Group, args: argparse.Namespace) -> list[Result]:
 
 def print_results(group: Group, args: argparse.Namespace) -> None:
     from ..evaluation.results import intervals_table, metrics_table
+    from ..protocols import protocol_of
 
     done = [result for result in group.results if not result.error]
     ranked = [result for result in done if result.ranks is not None]
@@ -207,7 +208,7 @@ def print_results(group: Group, args: argparse.Namespace) -> None:
     if group.tests:
         print_tests(group.tests, ranked)
     for one in group.audits:
-        print_audit(one)
+        print_audit(one, protocol_of(group.dataset).samples)
     for result in group.results:
         if result.error:
             print(f"{result.name}: {result.error}", file=sys.stderr)
@@ -216,9 +217,9 @@ def print_results(group: Group, args: argparse.Namespace) -> None:
             print(f"{result.name}: unfinished: {result.unfinished}; {resume} completes it", file=sys.stderr)
 
 
-def print_audit(one: Audit) -> None:
+def print_audit(one: Audit, samples: str) -> None:
     """Print a line for each check."""
-    print(f"\naudit of {one.name}, {one.samples:,} samples, seed {one.seed}")
+    print(f"\naudit of {one.name}, {one.samples:,} {samples}, seed {one.seed}")
     width = max(len(check.name) for check in one.checks)
     for check in one.checks:
         verdict = {True: "pass", False: "FAIL", None: "skip"}[check.passed]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from datetime import datetime, timezone
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -77,7 +76,8 @@ def audit(
     run = what if isinstance(what, Run) else Run(what)
     dataset = run.load_dataset(data)
     scorer, test = ModelScorer(run.model(), run.checkpoint().settings), dataset.test
-    lists = protocol_of(dataset).cosine
+    protocol = protocol_of(dataset)
+    lists = protocol.cosine
     positions = _some_samples(test, evaluation_cuts(test) if lists else test.sample_positions(), samples, seed)
     orders = arrangements(len(positions), scorer.batch_size, seed)
     with progress_bar(f"audit of {run.name}", (len(orders) + 2) * len(positions)) as bar:
@@ -86,7 +86,8 @@ def audit(
         except WorkFailed as error:
             raise WorkFailed(f"{run.find_checkpoint()}: {error}") from None
         checks.append(_target_check(scorer, test, positions, seed, bar.update))
-    return Audit(run.name, len(positions), seed, checks + date_checks(dataset.train, test))
+    checks += date_checks(dataset.train, test, protocol.unit)
+    return Audit(run.name, len(positions), seed, checks)
 
 
 def arrangements(n: int, batch_size: int, seed: int) -> dict[str, tuple[np.ndarray, int]]:
@@ -202,8 +203,11 @@ def _target_check(scorer, sessions: Sessions, positions: np.ndarray, seed: int, 
     return Check("other targets", gap <= ROUNDING, found)
 
 
-def date_checks(train: Sessions, test: Sessions) -> list[Check]:
-    """Whether training ends before the test begins, and holds no test session's clicks at or after its date."""
+def date_checks(train: Sessions, test: Sessions, unit: str = "sessions") -> list[Check]:
+    """Whether training ends before the test begins, and holds no test session's clicks at or after its date.
+
+    Without dates neither can be checked, and the sessions with the same clicks are only counted.
+    """
     keys = _session_keys(test)
     latest = dict.fromkeys(keys, None)  # the latest date of a training session with these clicks
     has_dates = train.dates is not None and test.dates is not None
@@ -212,14 +216,14 @@ def date_checks(train: Sessions, test: Sessions) -> list[Check]:
         if key in latest:
             latest[key] = date if latest[key] is None else max(date, latest[key])
     twins = sum(latest[key] is not None for key in keys)
-    shared = f"{twins:,} of {len(test):,} test sessions have the clicks of a training session"
-    before, copies = "training before the test", "no copies of test sessions"
+    shared = f"{twins:,} of {len(test):,} test {unit} have the clicks of training {unit}"
+    before, copies = "training before the test", f"no copies of test {unit}"
     if not has_dates:
         return [Check(before, None, "no dates"), Check(copies, None, f"no dates; {shared}")]
     first = int(test.dates.min())
     late = int((train.dates >= first).sum())
     found = f"training ends {_utc(train.dates.max())}, the test begins {_utc(first)}"
-    found += f"; {late:,} training sessions are dated at or after that" if late else ""
+    found += f"; {late:,} training {unit} are dated at or after that" if late else ""
     leaked = sum(
         latest[key] is not None and latest[key] >= date for key, date in zip(keys, test.dates.tolist(), strict=True)
     )
@@ -232,4 +236,4 @@ def _session_keys(sessions: Sessions) -> list[bytes]:
 
 
 def _utc(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(int(seconds), timezone.utc):%Y-%m-%d %H:%M:%S}"
+    return str(np.datetime64(int(seconds), "s")).replace("T", " ")  # unlike datetime, of any year

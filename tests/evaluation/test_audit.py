@@ -14,6 +14,7 @@ from paddle_srgnn.evaluation.audit import arrangements, audit, date_checks
 from paddle_srgnn.model import SRGNN
 from paddle_srgnn.run import Run
 
+pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
 ORDERS = ["in order", "shuffled", "reversed", "in batches of 7", "in one batch"]
 
 
@@ -139,18 +140,23 @@ def test_copies_count_from_the_date_of_the_test_session():
     earlier, copies = date_checks(sessions([1, 2], [9, 9], dates=[10, 99]), test)
     assert earlier.passed and copies.passed
     assert earlier.found == "training ends 1970-01-01 00:01:39, the test begins 1970-01-01 00:01:40"
-    assert copies.found == "1 of 2 test sessions have the clicks of a training session, 0 at or after their date"
+    assert copies.found == "1 of 2 test sessions have the clicks of training sessions, 0 at or after their date"
     earlier, copies = date_checks(sessions([3, 4, 5], dates=[150]), test)  # after the test began, before its twin
     assert not earlier.passed and copies.passed
     earlier, copies = date_checks(sessions([3, 4, 5], [1, 2], dates=[50, 100]), test)
     assert not earlier.passed and not copies.passed and copies.found.endswith("1 at or after their date")
 
 
+def test_dates_of_any_year_are_printed():
+    before, _ = date_checks(sessions([1, 2], dates=[-99999999999]), sessions([1, 2], dates=[10**12]))
+    assert before.found == "training ends -1199-02-15 14:13:21, the test begins 33658-09-27 01:46:40"
+
+
 def test_without_dates_only_the_copies_are_counted():
     before, copies = date_checks(sessions([1, 2], [3, 4]), sessions([3, 4], [3, 4], [4, 3]))
     assert (before.passed, before.found) == (None, "no dates")
     assert copies.passed is None
-    assert copies.found == "no dates; 2 of 3 test sessions have the clicks of a training session"
+    assert copies.found == "no dates; 2 of 3 test sessions have the clicks of training sessions"
 
 
 def test_the_sample_holds_whole_sessions(ring_run, later):
@@ -189,6 +195,7 @@ def test_the_courses_lists_are_audited(user_run, ring_users):
     assert found.passed and found.samples == len(ring_users.test)
     assert found.checks[0].found.startswith("lists of 6 of 6 samples as alone")
     assert [check.passed for check in found.checks[-2:]] == [None, None]
+    assert "of 6 test users have the clicks of training users" in found.checks[-1].found
 
 
 @pytest.mark.parametrize("leak", [batch_normalised, mixed_with_the_one_before])
