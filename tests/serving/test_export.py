@@ -49,7 +49,7 @@ def make_run(folder: Path, dataset, *changes: str, recipe: str = "paper") -> Pat
     model = SRGNN(chosen.model_config(dataset.n_items))
     with paddle.no_grad():
         model.item_emb.weight[0] = 9.0  # what training makes of the padding's row must show nowhere
-    save_checkpoint(folder, ["last"], model, chosen, config.dataset, Progress())
+    save_checkpoint(folder, ["last"], model, chosen, config.dataset, Progress(epoch=chosen.epochs + 1))
     return folder
 
 
