@@ -1,6 +1,7 @@
 """Compare results and speed with another implementation of the reference's interface, on the same weights and batches.
 
-Integers must be equal. Floats may differ by rounding errors.
+Integers must be equal. Floats may differ by rounding errors. A session vector of the other implementation must not
+depend on the rest of its batch or on the target.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from .datasets.sessions import SessionDataset, Sessions
 from .errors import InputError, WorkFailed
+from .evaluation.audit import arrangements
 from .graph import pad
 from .model import SRGNN
 from .run import Run
@@ -31,10 +33,13 @@ SIZES = {"embedding_dim": 32, "step": 2, "n_items": 500}  # of the model with ra
 GRAPH = ("alias_inputs", "A", "items", "mask")  # what `_get_slice` returns
 STEPS, LEARNING_RATE = 10, 1e-3  # of Adam
 ADAM_LOSSES = f"loss in {STEPS} Adam steps"
+ALONE = "alone or "  # what the names of the order checks begin with
+OTHER_TARGETS = "with other targets"
 INTERFACE = "SRGNN(config), forward(item_seq, mask, item) and _get_slice(item_seq)"
 
 # Relative to the largest entry of the reference's tensor, or to 1 if that is smaller.
 TOLERANCES = dict.fromkeys(GRAPH, 0.0) | {"A": 1e-7, "user_emb": 2e-6, "loss": 2e-6, ADAM_LOSSES: 1e-4}
+ORDER_TOLERANCE = 1e-5  # of the reference's session vectors against themselves, likewise
 # Gradients: relative to the largest entry of each tensor, plus an absolute part for zero gradients. With trained
 # weights and 43,000 items, the reference's float32 softmax alone differs from float64 by 1.5e-4, ours by 4e-6.
 GRADIENT_TOLERANCE, SMALLEST_GRADIENT = 5e-4, 1e-7
@@ -47,7 +52,7 @@ class Difference:
     """The largest difference in one quantity on one batch."""
 
     batch: str
-    quantity: str  # one of TOLERANCES, or "gradient of NAME"
+    quantity: str  # one of TOLERANCES, "gradient of NAME", "alone or NAME" of `arrangements`, or OTHER_TARGETS
     largest: float  # absolute; infinite if the shapes differ
     allowed: float
 
@@ -250,6 +255,9 @@ def _compare_on(ours, theirs, weights: Mapping[str, np.ndarray], batch: tuple, n
             step[1] = their_step()
     found[ADAM_LOSSES], expected[ADAM_LOSSES] = steps[:, :, 0].T
     differences = [_difference(name, quantity, found[quantity], expected[quantity]) for quantity in found]
+    with _its_own_code(type(theirs)):
+        theirs.set_state_dict(weights)
+        differences += _order_differences(theirs, *batch, name)
     return differences, tuple(np.median(steps[:, :, 1], axis=0).tolist())
 
 
@@ -283,6 +291,37 @@ def _training(model, weights: Mapping[str, np.ndarray], item_seq, target) -> Cal
         return loss.item(), 1e3 * (time.perf_counter() - start)
 
     return step
+
+
+def _order_differences(theirs, item_seq, target, batch: str) -> list[Difference]:
+    """How far the reference's session vectors, in evaluation mode, depend on the batch and on the targets."""
+    rows, targets = item_seq.numpy(), target.numpy()
+    scoring = {"train": False} if "train" in inspect.signature(type(theirs).forward).parameters else {}
+
+    def vectors(order: np.ndarray, size: int, targets: np.ndarray = targets) -> np.ndarray:
+        """The vectors of the rows (B, d), computed in this order and `size` rows at once."""
+        parts = [order[first : first + size] for first in range(0, len(order), size)]
+        found = []
+        for part in parts:
+            own, next_items = paddle.to_tensor(rows[part]), paddle.to_tensor(targets[part])
+            output = theirs(own, (own > 0).astype("int32"), next_items, **scoring)
+            found.append(np.array(output["user_emb"]).reshape(len(part), -1))
+        return np.concatenate(found)[np.argsort(order)]
+
+    n, candidates = len(rows), len(theirs.state_dict()["item_emb.weight"]) - 1
+    order, orders = np.arange(n), arrangements(n, max(1, 2 * n // 3), seed=0)
+    theirs.eval()
+    with paddle.no_grad():
+        alone = vectors(order, 1)
+        pairs = {f"{ALONE}{name}": (vectors(*how), alone) for name, how in orders.items()}
+        pairs[OTHER_TARGETS] = vectors(order, n), vectors(order, n, targets % candidates + 1)
+    theirs.train()
+    allowed = ORDER_TOLERANCE * max(1.0, float(np.abs(alone).max(initial=0)))
+    differences = []
+    for name, (a, b) in pairs.items():
+        gap = np.where(np.isnan(a) & np.isnan(b), 0, np.abs(a - b))
+        differences.append(Difference(batch, name, float(gap.max(initial=0)), allowed))
+    return differences
 
 
 def _difference(batch: str, quantity: str, found: np.ndarray, expected: np.ndarray) -> Difference:

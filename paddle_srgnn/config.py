@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import reprlib
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,11 +17,13 @@ import yaml
 from .errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
+LONGEST_YAML, DEEPEST_YAML = 1 << 20, 20  # bytes of a file, and levels of its lists and mappings
 METRICS = ("P", "MRR", "NDCG", "recall", "hitrate", "course_ndcg", "ndcg")  # of all protocols, each with a K
+COUNT = 2**31 - 1  # the largest of most settings, and what Paddle's indices can hold
 
 
-def _setting(default: Any = dataclasses.MISSING, *, help: str, minimum=None, below=None, choices: tuple = ()):
-    metadata = {"help": help, "minimum": minimum, "below": below, "choices": choices}
+def _setting(default: Any = dataclasses.MISSING, *, help: str, minimum=None, maximum=COUNT, below=None, choices=()):
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "below": below, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -39,15 +42,17 @@ class ModelSettings:
       SIGIR 2020, which concatenates them).
     """
 
-    embedding_dim: int = _setting(100, help="size d of item and session vectors", minimum=1)
-    step: int = _setting(1, help="message passing steps of the graph network", minimum=1)
+    embedding_dim: int = _setting(100, help="size d of item and session vectors", minimum=1, maximum=65_536)
+    step: int = _setting(1, help="message passing steps of the graph network", minimum=1, maximum=1_000)
     initialization: str = _setting(
         "paddle", help="paddle: Paddle's defaults; uniform: U(-1/sqrt(d), 1/sqrt(d))", choices=("paddle", "uniform")
     )
     score_item_zero: bool = _setting(True, help="whether the padding item 0 is a class of the training softmax")
     cosine_scale: float = _setting(0.0, help="0: inner product; else scores are this times the cosine", minimum=0)
     dropout: float = _setting(0.0, help="dropout probability on node vectors", minimum=0, below=1)
-    positions: int = _setting(0, help="0: none; else how many of the last positions get an embedding", minimum=0)
+    positions: int = _setting(
+        0, help="0: none; else how many of the last positions get an embedding", minimum=0, maximum=1_000_000
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,10 +80,14 @@ class ModelConfig(ModelSettings):
 class Settings(ModelSettings):
     """All settings of a training."""
 
-    max_session_length: int = _setting(70, help="most recent clicks of a session that are read", minimum=1)
+    max_session_length: int = _setting(
+        70, help="most recent clicks of a session that are read", minimum=1, maximum=1_000_000
+    )
     # The loss and the optimizer
     label_smoothing: float = _setting(0.0, help="share of the label spread over all items", minimum=0, below=1)
-    learning_rate: float = _setting(0.001, help="Adam's learning rate, after the warm-up if any", minimum=0)
+    learning_rate: float = _setting(
+        0.001, help="Adam's learning rate, after the warm-up if any", minimum=0, maximum=1e30
+    )
     lr_schedule: str = _setting(
         "steps", help="steps: see lr_decay_after; cosine: warm-up, then half a cosine to 0", choices=("steps", "cosine")
     )
@@ -89,7 +98,7 @@ class Settings(ModelSettings):
     batch_size: int = _setting(512, help="samples in a batch", minimum=1)
     epochs: int = _setting(7, help="passes over the training samples", minimum=1)
     ema_decay: float = _setting(0.0, help="0: none; else decay of the moving average of weights", minimum=0, below=1)
-    seed: int = _setting(0, help="seed of the initialisation and of the order of samples", minimum=0)
+    seed: int = _setting(0, help="seed of the initialisation and of the order of samples", minimum=0, maximum=2**63 - 1)
     # Validation
     valid_fraction: float = _setting(
         0.0, help="most recent share of training sessions held out if there is no validation set", minimum=0, below=1
@@ -105,6 +114,12 @@ class Settings(ModelSettings):
         """The config of `SRGNN` with these settings."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(ModelSettings)}
         return ModelConfig(n_items=n_items, **own)
+
+    def memory(self, n_items: int, n_samples: int, n_measured: int) -> tuple[int, int]:
+        """About how many bytes a training takes at least: of model and optimizer, and of one batch of scores."""
+        weights = self.embedding_dim * (n_items + self.positions + 15 * self.embedding_dim)
+        largest = max(min(self.batch_size, n_samples), min(self.eval_batch_size, n_measured))
+        return 4 * (5 if self.ema_decay else 4) * weights, 4 * largest * n_items
 
     def scoring_switches(self) -> dict[str, Any]:
         """The settings that make the model's scores differ from the reference's with the same weights."""
@@ -143,16 +158,52 @@ def read_recipe(name: str) -> dict[str, Any]:
     is_file = name.endswith((".yaml", ".yml"))
     if not is_file and name not in (known := recipe_names()):
         expected = f"expected {', '.join(known)} or a file that ends in .yaml"
-        raise InputError(f"unknown recipe {name!r}{_nearest(name, known)}; {expected}")
-    path = Path(name) if is_file else RECIPES / f"{name}.yaml"
+        raise InputError(f"unknown recipe {shown(name)}{_nearest(name, known)}; {expected}")
     try:
-        # The C loader if PyYAML has it, as help texts read every recipe.
-        values = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"recipe {name}: cannot be read ({' '.join(str(error).split())})") from None
+        values = read_yaml(Path(name) if is_file else RECIPES / f"{name}.yaml")
+    except OSError as error:
+        raise InputError(f"recipe {shown(name)}: cannot be read ({error.strerror})") from None
     if not isinstance(values, dict):
         raise InputError(f"recipe {name}: found a {type(values).__name__}, expected a mapping of settings")
     return values
+
+
+def read_yaml(path: Path) -> Any:
+    """The contents of a YAML file without aliases, which let a short file stand for an endless value.
+
+    Raises:
+        InputError: the file is not such YAML, is longer than a megabyte or too deeply nested.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader if PyYAML has it, as help reads every recipe
+    depth = 0
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LONGEST_YAML + 1)
+        if len(content) > LONGEST_YAML:
+            raise InputError(f"{path}: longer than {LONGEST_YAML:,} bytes; expected a few settings")
+        for event in yaml.parse(content, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST_YAML:
+                what = "an alias" if isinstance(event, yaml.AliasEvent) else f"more than {DEEPEST_YAML} nested levels"
+                raise InputError(f"{path}: line {event.start_mark.line + 1}: found {what}; expected plain values")
+        return yaml.load(content, loader)
+    except InputError:
+        raise
+    # PyYAML lets pass what its own conversions raise, for a date such as 2026-99-99 or an empty !!int.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from None
+
+
+def shown(value: Any) -> str:
+    """A value for a message, as `repr` but shortened."""
+    try:
+        return _short.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a huge {type(value).__name__}"
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
 
 
 def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Settings:
@@ -170,20 +221,35 @@ def make_settings(values: Mapping[str, Any], source: str) -> Settings:
     Raises:
         InputError: an unknown setting, or a value of the wrong type or range; the message names `source`.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{source}: settings={shown(values)}: expected a mapping")
     for key in values:
         if key not in FIELDS:
-            raise InputError(f"{source}: unknown setting {key!r}{_nearest(key, FIELDS)}; known: {', '.join(FIELDS)}")
+            known = f"{_nearest(key, FIELDS)}; known: {', '.join(FIELDS)}"
+            raise InputError(f"{source}: unknown setting {shown(key)}{known}")
     settings = Settings(**{key: _checked(Settings, key, value, source) for key, value in values.items()})
     parse_metric(settings.monitor, source)
     return settings
 
 
+def check_types(values: Any, types: dict[str, type | tuple], path: str | Path) -> dict[str, Any]:
+    """The values of a file, after a check of those that have to be there and of their types."""
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: damaged, found {shown(values)}; expected a mapping")
+    for key, expected in types.items():
+        if not isinstance(values.get(key, ...), expected):
+            found = f"found {shown(values[key])}" if key in values else "missing"
+            names = " or ".join(kind.__name__ for kind in (expected if isinstance(expected, tuple) else (expected,)))
+            raise InputError(f"{path}: damaged, {key}: {found}; expected {names.replace('NoneType', 'nothing')}")
+    return values
+
+
 def parse_metric(name: str, source: str) -> tuple[str, int]:
     """Split "MRR@20", a metric of any protocol, into ("MRR", 20)."""
     kind, _, k = name.partition("@")
-    if kind not in METRICS or not k.isdecimal() or int(k) < 1:
+    if kind not in METRICS or not k.isdecimal() or len(k) > 9 or int(k) < 1:
         expected = ", ".join(f"{metric}@K" for metric in METRICS)
-        raise InputError(f"{source}: unknown metric {name!r}; expected one of {expected}, for example MRR@20")
+        raise InputError(f"{source}: unknown metric {shown(name)}; expected one of {expected}, for example MRR@20")
     return kind, int(k)
 
 
@@ -194,17 +260,19 @@ def _checked(kind: type[ModelSettings], key: str, value: Any, source: str) -> An
     """A setting's value, converted to its type and checked for its range."""
     metadata, expected_type = kind.__dataclass_fields__[key].metadata, _type_hints(kind)[key]
     convert, expected = _TYPES[expected_type]
-    found = f"{source}: {key}={value!r}"
+    found = f"{source}: {key}={shown(value)}"
     try:
         value = convert(value)
     except (TypeError, ValueError, KeyError, OverflowError):
         raise InputError(f"{found}: expected {expected} ({metadata['help']})") from None
-    minimum, below, choices = (metadata[bound] for bound in ("minimum", "below", "choices"))
+    minimum, maximum, below, choices = (metadata[bound] for bound in ("minimum", "maximum", "below", "choices"))
     for number in value if isinstance(value, tuple) else (value,):
         if minimum is not None and number < minimum:
             raise InputError(f"{found}: must be at least {minimum} ({metadata['help']})")
         if below is not None and number >= below:
             raise InputError(f"{found}: must be below {below} ({metadata['help']})")
+        if minimum is not None and number > maximum:
+            raise InputError(f"{found}: must be at most {maximum} ({metadata['help']})")
     if choices and value not in choices:
         raise InputError(f"{found}: must be one of {', '.join(choices)}{_nearest(value, choices)}")
     return value
@@ -237,6 +305,6 @@ _TYPES = {
 }
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+def _nearest(name: Any, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name[:80], known, n=1, cutoff=0.5) if isinstance(name, str) else []
     return f"; did you mean {match[0]!r}?" if match else ""

@@ -29,7 +29,7 @@ import yaml
 
 import paddle_srgnn  # for names that load on first use: pandas takes 0.4 s to import, Paddle 2 s
 
-from .config import Settings, make_settings
+from .config import Settings, check_types, make_settings, read_yaml, shown
 from .datasets.sessions import SessionDataset, read_items, write_items
 from .errors import InputError
 from .files import atomic_file, atomic_folder, sha256
@@ -40,6 +40,12 @@ FORMAT = 1
 CONFIG, ITEMS, METRICS = "config.yaml", "items.csv", "metrics.csv"
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 UNKNOWN_DATASET = {"name": "unknown", "path": None, "hash": None, "protocol": "sessions"}
+NUMBER = (int, float)
+_CONFIG = {"recipe": str, "settings": dict, "dataset": dict, "environment": dict}
+_DATASET = {"name": str, "path": (str, type(None)), "hash": (str, type(None)), "protocol": str}
+_STATE = {"format": int, "settings": dict, "n_items": int, "dataset": dict, "progress": dict, "files": dict}
+_PROGRESS = dict.fromkeys(("epoch", "steps_in_epoch", "step", "best_epoch"), int) | {"history": list}
+_PROGRESS |= dict.fromkeys(("loss_sum", "seconds", "best_value"), NUMBER)
 REMOVED = {"num_workers"}  # settings that older runs have; they never changed a result
 
 
@@ -89,6 +95,7 @@ class Run:
     Args:
         path: the folder of a run or of a checkpoint. A run stands for its reported checkpoint: the best on validation
             under early stopping, else the last.
+        dataset: the training's dataset if it is in memory, so that it need not be loaded.
 
     Attributes:
         name: the path as given.
@@ -98,8 +105,8 @@ class Run:
         InputError: the path does not exist.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        path = Path(path)
+    def __init__(self, path: str | os.PathLike, dataset: SessionDataset | None = None):
+        path, self._dataset = Path(path), dataset
         if not path.exists():
             raise InputError(f"{path}: no such run or checkpoint")
         self.name, self.folder, self._chosen = str(path), path, None
@@ -148,9 +155,10 @@ class Run:
             return self.checkpoint().progress.history
         with open(path, encoding="utf-8", newline="") as file:
             try:
-                return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{path}: damaged ({error}); expected a header and rows of numbers") from None
+                rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+                return [row | {"epoch": int(row["epoch"])} for row in rows]
+            except (TypeError, ValueError, KeyError, OverflowError, csv.Error) as error:
+                raise InputError(f"{path}: damaged ({shown(error)}); expected a header and rows of numbers") from None
 
     @property
     def is_finished(self) -> bool:
@@ -163,6 +171,10 @@ class Run:
         """The epoch of the reported checkpoint, 0 before the first is complete."""
         return self.checkpoint().progress.epoch - 1
 
+    def has_checkpoint(self, name: str) -> bool:
+        """Whether the run has a file `last` or `best`."""
+        return (self.folder / "checkpoints" / name).is_file()
+
     def find_checkpoint(self, name: str | None = None) -> Path:
         """The folder of the reported checkpoint, or of the one that `last` or `best` names.
 
@@ -172,7 +184,7 @@ class Run:
         names = [name] if name else [] if self._chosen else ["best", "last"]
         for pointer in (self.folder / "checkpoints" / name for name in names):
             if pointer.is_file():
-                folder = pointer.parent / pointer.read_text(encoding="utf-8", errors="replace").strip()
+                folder = pointer.parent / read_pointer(pointer)
                 if folder.parent != pointer.parent or not (folder / STATE).is_file():
                     raise InputError(f"{pointer}: names {folder.name!r}, not a checkpoint here; name one by its path")
                 return folder
@@ -214,7 +226,8 @@ class Run:
         """
         checkpoint = self.checkpoint()
         own = checkpoint.dataset
-        data = own["path"] if data is None else data
+        own_data = own["path"] if self._dataset is None else self._dataset
+        data = own_data if data is None else data
         if data is None:
             raise InputError(
                 f"{self.name}: trained on {own['name']} data without a folder; name a dataset that numbers its "
@@ -248,6 +261,11 @@ class Run:
         return paddle_srgnn.Recommender.load(self, index)
 
 
+def read_pointer(path: Path) -> str:
+    """What a file `last` or `best` names."""
+    return path.read_bytes()[:80].decode("utf-8", errors="replace").strip()
+
+
 def find_runs(path: Path) -> list[Path]:
     """The runs in a folder and its subfolders, by name, "a-2" before "a-10"; any other path is returned itself."""
 
@@ -275,21 +293,49 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     path = folder / STATE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        version = state["format"]
-        if version != FORMAT:
-            raise InputError(f"{path}: format version {version}, expected {FORMAT}")
-        for name, digest in state["files"].items():
-            if sha256(folder / name) != digest:
-                raise InputError(f"{folder / name}: truncated or altered, its SHA-256 is not the one in {STATE}")
-        settings, progress = _stored_settings(state["settings"], path), Progress(**state["progress"])
-        dataset = {"protocol": "sessions"} | state["dataset"]
-        return Checkpoint(folder, settings, state["n_items"], dataset, progress)
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: missing, the checkpoint is incomplete") from None
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a checkpoint's state ({type(error).__name__}: {error})") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing, the checkpoint is incomplete") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a checkpoint's state ({type(error).__name__}: {shown(error)})") from None
+    version = state.get("format") if isinstance(state, dict) else None
+    if version not in (None, FORMAT):
+        raise InputError(f"{path}: format version {shown(version)}, expected {FORMAT}")
+    state = check_types(state, _STATE, path)
+    _check_hashes(folder, state["files"])
+    settings = _stored_settings(state["settings"], path)
+    dataset = check_types({"protocol": "sessions"} | state["dataset"], _DATASET, path)
+    n_items, size = state["n_items"], (folder / MODEL).stat().st_size
+    smallest = 4 * settings.embedding_dim * (n_items + settings.positions + 3 * settings.embedding_dim)
+    if n_items < 1 or smallest > size:
+        sizes = f"n_items={shown(n_items)}, embedding_dim={settings.embedding_dim}, positions={settings.positions}"
+        raise InputError(f"{path}: {sizes}: does not fit {MODEL}, which has {size:,} bytes")
+    return Checkpoint(folder, settings, n_items, dataset, _stored_progress(state["progress"], path))
+
+
+def _check_hashes(folder: Path, files: dict[str, str]) -> None:
+    """Check a checkpoint's arrays against the hashes in its state, which may name no other file."""
+    if MODEL not in files or not files.keys() <= {MODEL, TRAINING}:
+        raise InputError(f"{folder / STATE}: damaged, files: found {shown(list(files))}; expected {MODEL}, {TRAINING}")
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: missing or no file, the checkpoint is incomplete")
+        if sha256(folder / name) != digest:
+            raise InputError(f"{folder / name}: truncated or altered, its SHA-256 is not the one in {STATE}")
+
+
+def _stored_progress(values: dict, path: Path) -> Progress:
+    check_types(values, _PROGRESS, path)
+    progress = Progress(**{key: values[key] for key in _PROGRESS})
+    for key, value in vars(progress).items():
+        if isinstance(value, int) and not 0 <= value < 2**53:
+            raise InputError(f"{path}: damaged, {key}={shown(value)}: expected a count")
+    for row in progress.history:
+        check_types(row, dict.fromkeys({"epoch", "step", "loss", *row} if isinstance(row, dict) else (), NUMBER), path)
+    done = progress.epoch - 1
+    if not 0 <= progress.best_epoch <= done <= len(progress.history):
+        rows = f"{done} epochs done, the best {progress.best_epoch}, {len(progress.history)} rows of history"
+        raise InputError(f"{path}: damaged, found {rows}; expected a row for each epoch")
+    return progress
 
 
 def describe_dataset(dataset: SessionDataset) -> dict:
@@ -347,13 +393,9 @@ def read_config(folder: Path) -> RunConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"{folder}: not a run, it has no {CONFIG}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        settings = _stored_settings(values["settings"], path)
-        dataset = {"protocol": "sessions"} | values["dataset"]
-        return RunConfig(values["recipe"], settings, dataset, values["environment"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+    values = check_types(read_yaml(path), _CONFIG, path)
+    dataset = check_types({"protocol": "sessions"} | values["dataset"], _DATASET, path)
+    return RunConfig(values["recipe"], _stored_settings(values["settings"], path), dataset, values["environment"])
 
 
 def _stored_settings(values: dict, path: Path) -> Settings:

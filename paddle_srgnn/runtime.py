@@ -22,6 +22,8 @@ logger = logging.getLogger("paddle_srgnn")
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
+MOST_THREADS = 1024
+
 _tuned = False  # whether tune() has run
 _threads = 1  # Paddle's own default
 
@@ -66,9 +68,12 @@ def tune(threads: int | None = None) -> int:
         The number of threads.
 
     Raises:
+        InputError: `threads` is not from 1 to 1024.
         MissingPaddle: Paddle is not installed.
     """
     global _threads, _tuned
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"{threads} threads: expected 1 to {MOST_THREADS}")
     enabled = os.environ.get("PADDLE_SRGNN_TUNING") != "0" and platform.libc_ver()[0] == "glibc"
     if enabled:
         if "paddle" in sys.modules and not _tuned:
@@ -96,7 +101,7 @@ def tune(threads: int | None = None) -> int:
 def _threads_in_environment() -> int | None:
     """The first number of OMP_NUM_THREADS, which may be a list; None if it is unset or malformed."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) > 0 else None
+    return int(first) if first.isdecimal() and len(first) < 5 and 1 <= int(first) <= MOST_THREADS else None
 
 
 def thread_count() -> int:

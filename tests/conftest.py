@@ -119,7 +119,8 @@ class Forked:
         """Close its input and wait for its end; returns what it has written to stdout since, and to stderr."""
         self.stdin.close()
         output = "" if self.stdout.closed else self.stdout.read()
-        self.returncode = int(self._replies.readline())
+        with self._replies:  # the socket stays open as long as any of its files
+            self.returncode = int(self._replies.readline())
         self._errors.seek(0)
         return output, self._errors.read()
 

@@ -124,6 +124,33 @@ class NotANumber(SRGNN):
         return output | {"user_emb": output["user_emb"] * float("nan")}
 
 
+class NormalisedOverTheBatch(SRGNN):
+    """Batch normalisation of the session vectors with the batch's own mean and variance, in evaluation too."""
+
+    def forward(self, item_seq, mask, item, train=True):
+        output = super().forward(item_seq, mask, item, train)
+        vectors = output["user_emb"]
+        scaled = (vectors - vectors.mean(0)) / (vectors.var(0, unbiased=False) + 1e-5).sqrt()
+        return output | {"user_emb": scaled}
+
+
+class MixedWithItsNeighbour(SRGNN):
+    """Adds a little of the session before it in the batch, only where it scores."""
+
+    def forward(self, item_seq, mask, item, train=True):
+        output = super().forward(item_seq, mask, item, train)
+        vectors = output["user_emb"]
+        return output if train else output | {"user_emb": vectors + 0.01 * vectors.roll(1, axis=0)}
+
+
+class ReadsTheTarget(SRGNN):
+    """Adds a little of the target's vector, only where it scores."""
+
+    def forward(self, item_seq, mask, item, train=True):
+        output = super().forward(item_seq, mask, item, train)
+        return output if train else output | {"user_emb": output["user_emb"] + 0.01 * self.item_emb(item)}
+
+
 class AnotherShape(SRGNN):
     def _get_slice(self, item_seq):
         alias, A, items, mask = super()._get_slice(item_seq)

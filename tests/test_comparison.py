@@ -8,7 +8,9 @@ import pytest
 
 from paddle_srgnn.comparison import (
     ADAM_LOSSES,
+    ALONE,
     GRAPH,
+    OTHER_TARGETS,
     Comparison,
     Difference,
     compare,
@@ -49,7 +51,7 @@ def test_an_implementation_that_computes_the_same_passes_everywhere():
     assert found.passed and not found.errors
     quantities = {one.quantity for one in found.differences}
     assert {*GRAPH, "user_emb", "loss", ADAM_LOSSES, "gradient of gnn.linear_edge_out.bias"} <= quantities
-    assert len(quantities) == 4 + 2 + 18 + 1
+    assert len(quantities) == 4 + 2 + 18 + 1 + 5 + 1
     assert len(found.differences) == len(BATCHES) * len(quantities)
     assert set(found.step_ms) == set(BATCHES) and all(ms > 0 for pair in found.step_ms.values() for ms in pair)
 
@@ -84,8 +86,34 @@ def test_a_gradient_that_does_not_arrive_is_found_though_the_loss_agrees():
     assert failed(found, "gradient of item_emb.weight") == failed(found, ADAM_LOSSES) == SOME
 
 
+ORDERS = {f"{ALONE}{name}" for name in ("in order", "shuffled", "reversed", "in batches of 7", "in one batch")}
+
+
+def leaks(found: Comparison) -> set[str]:
+    return {one.quantity for one in found.differences if not one.passed} & (ORDERS | {OTHER_TARGETS})
+
+
+def test_batch_normalisation_over_the_session_vectors_is_found_in_every_order():
+    found = compared("NormalisedOverTheBatch")
+    assert leaks(found) == ORDERS
+    assert set.union(*(failed(found, quantity) for quantity in ORDERS)) == SOME - {"one row"}  # which has no neighbours
+
+
+def test_a_scorer_that_mixes_neighbours_is_found_though_all_that_is_trained_agrees():
+    found = compared("MixedWithItsNeighbour")
+    wrong = {one.quantity for one in found.differences if not one.passed}
+    assert wrong == ORDERS == leaks(found)
+
+
+def test_a_scorer_that_reads_the_target_is_found():
+    found = compared("ReadsTheTarget")
+    wrong = {one.quantity for one in found.differences if not one.passed}
+    assert wrong == {OTHER_TARGETS} and failed(found, OTHER_TARGETS) == SOME
+
+
 def test_nan_never_passes():
     found = compared("NotANumber")
+    assert not leaks(found)
     assert failed(found, "user_emb") == SOME and not failed(found, "loss")
     assert not Difference("", "", float("nan"), 1.0).passed and not Difference("", "", float("inf"), 1.0).passed
 

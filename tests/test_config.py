@@ -6,6 +6,10 @@ from paddle_srgnn.cli.train import parse_changes
 from paddle_srgnn.config import FIELDS, ModelConfig, Settings, load_recipe, make_settings, recipe_names
 from paddle_srgnn.errors import InputError
 
+NUMERIC = [name for name, field in FIELDS.items() if field.type in ("int", "float", "tuple[int, ...]")]
+NUMERIC.remove("learning_rate")  # 1e30 is its bound
+BELOW_ONE = {"dropout", "label_smoothing", "ema_decay", "valid_fraction"}
+
 
 def test_the_recipes_are_what_their_sources_say():
     assert {"datawhale", "paper", "strong"} <= set(recipe_names())
@@ -68,6 +72,9 @@ def test_every_setting_has_a_help_text():
         ("learning_rate=nan", "expected a number"),
         ("learning_rate=-1", "at least 0"),
         ("valid_fraction=1", "below 1"),
+        *((f"{name}=1{'0' * 30}", "at most" if name not in BELOW_ONE else "below 1") for name in NUMERIC),
+        ("seed=" + "7" * 5000, "seed='777"),
+        ("monitor=P@" + "7" * 5000, "expected one of P@K"),
         ("score_item_zero=maybe", "true or false"),
         ("initialization=unifrom", "did you mean 'uniform'"),
         ("lr_decay_after=1,x", "whole numbers separated by commas"),
@@ -78,7 +85,20 @@ def test_every_setting_has_a_help_text():
 def test_a_bad_setting_is_refused_with_its_reason(change, message):
     with pytest.raises(InputError) as error:
         load_recipe("paper", parse_changes([change]))
-    assert message in str(error.value)
+    assert message in str(error.value) and len(str(error.value)) < 1000
+
+
+def test_an_integer_too_long_to_print_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_text("seed: 0x" + "7" * 5000)
+    with pytest.raises(InputError, match="seed=a huge int: must be at most 9223372036854775807"):
+        load_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_the_memory_of_a_training():
+    settings = Settings(embedding_dim=10, batch_size=8, eval_batch_size=16)
+    assert settings.memory(100, 1000, 1000) == (4 * 4 * 10 * (100 + 150), 4 * 16 * 100)
+    averaged = Settings(embedding_dim=10, positions=50, batch_size=8, eval_batch_size=16, ema_decay=0.9)
+    assert averaged.memory(100, 5, 4) == (4 * 5 * 10 * (100 + 50 + 150), 4 * 5 * 100)
 
 
 def test_an_unknown_recipe_names_the_nearest():
@@ -139,6 +159,7 @@ def test_a_recipe_can_be_a_file_of_ones_own(tmp_path):
     (tmp_path / "mine.yaml").write_text("epochs: 2\nlr_decay_after: 3\n")
     assert load_recipe(str(tmp_path / "mine.yaml")) == Settings(epochs=2, lr_decay_after=(3,))
     bad = {"- 1": "found a list", "a: [": "cannot be read", "epoch: 2": "did you mean 'epochs'"}
+    bad["epochs: &a 1\nstep: *a"] = "line 2: found an alias"
     for content, message in bad.items():
         (tmp_path / "mine.yaml").write_text(content)
         with pytest.raises(InputError, match=message):

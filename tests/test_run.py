@@ -76,6 +76,43 @@ def test_training_is_finished_after_its_epochs_or_by_patience():
     assert waited == [False, False, True]  # epochs 3 and 4 are done and no better than 2
 
 
+BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda text: BOMB + text, "line 2: found an alias"),
+        (lambda text: text + "day: 2026-99-99\n", "cannot be read as YAML"),
+        (lambda text: text.replace("seed: 0", "seed: " + "7" * 5000), "cannot be read as YAML"),
+        (lambda text: text + "x: " + "[" * 30 + "]" * 30 + "\n", "more than 20 nested levels"),
+        (lambda text: text + "x: " + "[" * 3000 + "]" * 3000 + "\n", "nest"),
+        (lambda text: text + "x: " + "y" * (1 << 20) + "\n", "longer than 1,048,576 bytes"),
+        (lambda text: text + "\0", "cannot be read as YAML"),
+        (lambda text: text + "é", "cannot be read as YAML"),
+        (lambda text: text + "x: !!int ''\n", "cannot be read as YAML"),
+        (lambda text: text + "x: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
+        (lambda text: "[]", "expected a mapping"),
+        (lambda text: text.replace("settings:", "settings: []\nx:"), "settings: found []; expected dict"),
+        (lambda text: text.replace("  path: ", "  path: 1\n  x: "), "path: found 1; expected str or nothing"),
+        (lambda text: text.replace("environment:", "environment: x\ny:"), "environment: found 'x'; expected dict"),
+        (lambda text: text.replace("recipe:", "recipes:"), "recipe: missing; expected str"),
+        (lambda text: text.replace("seed: 0", "seed: " + "z" * 5000), "expected a whole number"),
+        (lambda text: text.replace("  seed: 0", "  ? [1, 2]\n  : 0"), "cannot be read as YAML"),
+        (lambda text: text.replace("  seed: 0", "  12: 0"), "unknown setting 12; known"),
+    ],
+)
+def test_a_damaged_config_is_refused_in_one_line(ring_run, tmp_path, damage, message):
+    shutil.copytree(ring_run, tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    encoding = "latin-1" if damage("").endswith("é") else "utf-8"
+    path.write_text(damage(path.read_text()), encoding=encoding)
+    with pytest.raises(InputError) as error:
+        Run(tmp_path / "run").config  # noqa: B018
+    assert message in str(error.value) and str(path) in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
 @pytest.mark.parametrize("path, message", [("nowhere", "no such run"), (".", "no checkpoint here")])
 def test_what_is_no_run_is_refused(path, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -83,9 +120,10 @@ def test_what_is_no_run_is_refused(path, message, tmp_path, monkeypatch):
         Run(path).checkpoint()
 
 
-def test_damaged_metrics_are_refused(ring_run, tmp_path):
+@pytest.mark.parametrize("content", ["epoch,loss\n1,low\n", "loss\n1\n", "epoch\ninf\n", "epoch\n" + "1" * 200_000])
+def test_damaged_metrics_are_refused(ring_run, tmp_path, content):
     shutil.copytree(ring_run, tmp_path / "run")
-    (tmp_path / "run" / "metrics.csv").write_text("epoch,loss\n1,low\n")
+    (tmp_path / "run" / "metrics.csv").write_text(content)
     with pytest.raises(InputError, match=r"metrics\.csv: damaged"):
         Run(tmp_path / "run").metrics  # noqa: B018
 

@@ -7,9 +7,11 @@ codes. It imports the rest of the package only when it works, so that `--help` i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,9 +46,12 @@ HINTS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `srgnn NAME ...`; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    is_process, argv = argv is None, sys.argv[1:] if argv is None else list(argv)
     if argv and argv[0] in COMMANDS:
-        return importlib.import_module(f".{argv[0]}", __name__).main(argv[1:])
+        code = importlib.import_module(f".{argv[0]}", __name__).main(argv[1:])
+        if is_process:
+            _ignore_signals()
+        return code
     listed = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
     parser = argparse.ArgumentParser(
         "srgnn",
@@ -63,8 +68,22 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
 
     `args.argv` holds the arguments as given.
     """
-    argv = sys.argv[1:] if argv is None else [str(argument) for argument in argv]
+    is_process, argv = argv is None, sys.argv[1:] if argv is None else [str(argument) for argument in argv]
     name = parser.prog.removeprefix("srgnn ")
+    with _Signals() as signals:
+        try:
+            return _run(parser, work, argv, name)
+        except BaseException:
+            # An interrupted import may raise anything, and Paddle's own code swallows a KeyboardInterrupt.
+            if not signals.arrived:
+                raise
+            return _say(name, "interrupted", INTERRUPTED)
+        finally:
+            if is_process:
+                _ignore_signals()
+
+
+def _run(parser: argparse.ArgumentParser, work: Callable, argv: list[str], name: str) -> int:
     try:
         args = parser.parse_args(argv)
         args.argv = argv
@@ -94,6 +113,36 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
         return _say(name, str(interrupt) or "interrupted", INTERRUPTED)
 
 
+class _Signals:
+    """Ctrl-C and SIGTERM as one KeyboardInterrupt: later ones change nothing."""
+
+    def __init__(self) -> None:
+        self.arrived, self._before = False, {}
+
+    def __enter__(self) -> _Signals:
+        with contextlib.suppress(ValueError):  # not in the main thread, where signals arrive
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, handler)
+
+    def _on_signal(self, *_) -> None:
+        if not self.arrived:
+            self.arrived = True
+            raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    """For a process whose work is done: an interrupted exit would only change its exit code."""
+    with contextlib.suppress(ValueError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def _say(name: str, message: object, code: int) -> int:
     print(f"{name}: {message}", file=sys.stderr)
     return code
@@ -108,8 +157,23 @@ def command(name: str) -> str:
 
 def positive_int(text: str) -> int:
     """An argparse type."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return _whole_number(text, 1, 2**31 - 1)
+
+
+def seed(text: str) -> int:
+    """An argparse type."""
+    return _whole_number(text, 0, 2**63 - 1)
+
+
+def _threads(text: str) -> int:
+    from ..runtime import MOST_THREADS
+
+    return _whole_number(text, 1, MOST_THREADS)
+
+
+def _whole_number(text: str, first: int, last: int) -> int:
+    if not text.isdecimal() or len(text) > 19 or not first <= int(text) <= last:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {first} to {last}")
     return int(text)
 
 
@@ -117,7 +181,7 @@ def add_machine(parser: argparse.ArgumentParser, device: bool = True) -> None:
     """Add --threads and, where the command can use a GPU, --device."""
     if device:
         parser.add_argument("--device", choices=("cpu", "gpu"), help="default: gpu if there is one, else cpu")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: one per core)")
+    parser.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (default: one per core)")
 
 
 def check_folders(*paths: Path | None) -> None:

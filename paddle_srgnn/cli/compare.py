@@ -1,5 +1,7 @@
 """Compare results and speed with another implementation of SR-GNN, on the same weights and batches.
 
+Its session vectors must also stay the same in other orders and batch sizes, and with other targets.
+
 Exit code 0: all results agree within the tolerances. 1: a result differs, or the other implementation fails.
 """
 
@@ -13,6 +15,8 @@ import sys
 from pathlib import Path
 
 from .. import cli
+
+NEIGHBOURS, TARGETS = "neighbours", "targets"  # columns
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +67,7 @@ def work(args: argparse.Namespace) -> int:
 
 def show(found) -> None:
     """Print the largest differences on each batch, then the failures or that all pass."""
-    from ..comparison import GRADIENT_TOLERANCE, TOLERANCES
+    from ..comparison import GRADIENT_TOLERANCE, ORDER_TOLERANCE, TOLERANCES
     from ..evaluation.results import format_table
 
     columns = list(dict.fromkeys(column_of(one.quantity) for one in found.differences))
@@ -77,6 +81,7 @@ def show(found) -> None:
     if rows:
         print(format_table(["largest difference", *columns, "our step, ms", "reference", "ratio"], rows), end="\n\n")
         scaled = {column_of(quantity): f"{share:g}" for quantity, share in TOLERANCES.items()}
+        scaled["neighbours and targets"] = f"{ORDER_TOLERANCE:g}"
         listed = ", ".join(f"{name} {share}" for name, share in scaled.items())
         print(f"allowed: {listed} of the largest entry (at least 1); gradients {GRADIENT_TOLERANCE:g} of the largest")
     for line in failures(found):
@@ -86,9 +91,12 @@ def show(found) -> None:
 
 
 def column_of(quantity: str) -> str:
-    from ..comparison import ADAM_LOSSES
+    from ..comparison import ADAM_LOSSES, ALONE, OTHER_TARGETS
 
-    short = {"alias_inputs": "integers", "items": "integers", "mask": "integers", ADAM_LOSSES: "Adam"}
+    if quantity.startswith(ALONE):
+        return NEIGHBOURS
+    short = dict.fromkeys(("alias_inputs", "items", "mask"), "integers")
+    short |= {ADAM_LOSSES: "Adam", OTHER_TARGETS: TARGETS}
     return "gradients" if quantity.startswith("gradient") else short.get(quantity, quantity)
 
 
@@ -99,14 +107,21 @@ def worst(differences: list):
 
 def failures(found) -> list[str]:
     """A line for each quantity that differs, in the order of computation, and for each error of the reference."""
+    from ..comparison import ALONE
+
     by_column, batches_of = {}, {}  # the batches of each line
     for difference in found.differences:
         if not difference.passed:
             by_column.setdefault(column_of(difference.quantity), []).append(difference)
-    for differences in by_column.values():
+    for column, differences in by_column.items():
         names = ", ".join(dict.fromkeys(one.quantity.removeprefix("gradient of ") for one in differences))
-        what = f"gradients of {names}" if differences[0].quantity.startswith("gradient") else names
-        line = f"differs: {what}: by {worst(differences).largest:.2g}, allowed {worst(differences).allowed:.2g}"
+        shown = {
+            "gradients": f"differs: gradients of {names}",
+            NEIGHBOURS: f"looks at its neighbours in the batch: user_emb {names.replace(f', {ALONE}', ', ')}",
+            TARGETS: f"looks at the target: user_emb {names}",
+        }
+        most = worst(differences)
+        line = f"{shown.get(column, f'differs: {names}')}: by {most.largest:.2g}, allowed {most.allowed:.2g}"
         batches_of[line] = list(dict.fromkeys(one.batch for one in differences))
     for batch, error in found.errors.items():
         batches_of.setdefault(error, []).append(batch)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import cli
 from ..errors import InputError, WorkFailed
+
+if TYPE_CHECKING:
+    from ..datasets.sessions import SessionDataset
+    from ..evaluation.audit import Audit
+    from ..evaluation.results import Result
 
 TESTED = ("P", "MRR")  # metrics whose intervals are printed and that are tested, at the largest K
 PAIRS_SHOWN = 15  # in the text
@@ -22,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "a folder of runs stands for its runs",
     )  # fmt: skip
     parser.add_argument(
-        "--data", metavar="DIR", help="folder of a dataset, or sample (default: the dataset of the first run)"
+        "--data", metavar="DIR", help="folder of a dataset, or sample (default: each run's own, with a table for each)"
     )
     parser.add_argument(
         "-k", nargs="+", type=cli.positive_int, help="cut-offs (default: 5 10 20; 20 50 under the course's protocol)"
@@ -36,6 +43,11 @@ def parser() -> argparse.ArgumentParser:
         help="rank of the target among items of equal score: in their middle (mean, the default), first or last",
     )  # fmt: skip
     parser.add_argument("--baselines", action="store_true", help="add popularity, session popularity, Markov, V-SKNN")
+    parser.add_argument(
+        "--audit", action="store_true",
+        help="check that ranks do not depend on the batch, its order or the targets, and that training ends before "
+        "the test; exit code 1 if a check fails",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables, charts and examples")
@@ -62,85 +74,156 @@ def work(args: argparse.Namespace) -> int:
 
         if len(paths) > 1:
             raise InputError("--tsne draws one run; name one")
+    if args.audit and args.split == "valid":
+        raise InputError("--audit checks the test set; leave out --split valid")
     tune(args.threads)
     set_device(args.device)
     from ..datasets.load import load_dataset
-    from ..evaluation.results import session_labels
-    from ..evaluation.statistics import paired_tests
-    from ..protocols import protocol_of
 
-    dataset = load_dataset(args.data) if args.data else first_dataset(paths)
-    protocol = protocol_of(dataset)
-    if args.ties and args.ties not in protocol.tie_rules:
-        raise InputError(f"--ties does not apply to data of protocol {protocol.name}; leave it out")
-    if args.baselines and args.split == "valid" and dataset.valid is None:
-        raise InputError("--baselines learn from all training sessions, validation's too; leave out --split valid")
-    args.k, args.ties = args.k or list(protocol.ks), args.ties or protocol.ties
-    results = [*evaluate_runs(paths, dataset, args), *(evaluate_baselines(dataset, args) if args.baselines else [])]
-    ranked = [result for result in results if result.ranks is not None]
-    tests = []
-    if len({result.samples for result in ranked}) == 1:  # validation splits can be the runs' own
-        ranks = {result.name: result.ranks for result in ranked}
-        tests = paired_tests(ranks, session_labels(ranked[0].sessions), [f"{name}@{max(args.k)}" for name in TESTED])
-    print_results(dataset, results, tests, args)
-    write_results(dataset, results, tests, args)
+    args.alone = len(paths) == 1
+    groups = [Group(load_dataset(args.data), paths)] if args.data else by_dataset(paths)
+    for group in groups:
+        check(group, args)
+    for number, group in enumerate(groups):
+        measure(group, args)
+        print("\n" * (number > 0), end="")
+        print_results(group, args)
+    write_results(groups, args)
     if args.tsne:
-        draw(results[0].run, dataset, args)
-    return cli.FAILED if any(result.error for result in results) else cli.DONE
+        draw(groups[0].results[0].run, groups[0].dataset, args)
+    errors = any(result.error for group in groups for result in group.results)
+    return cli.FAILED if errors or not all(one.passed for group in groups for one in group.audits) else cli.DONE
 
 
-def first_dataset(paths: list[Path]):
-    """The dataset of the first run that can be read."""
+@dataclasses.dataclass
+class Group:
+    """The runs on one dataset and what was found of them."""
+
+    dataset: SessionDataset
+    paths: list[Path]
+    unloadable: dict[Path, str] = dataclasses.field(default_factory=dict)  # why a run's own dataset cannot be opened
+    ks: list[int] = dataclasses.field(default_factory=list)
+    ties: str = ""
+    results: list[Result] = dataclasses.field(default_factory=list)
+    tests: list[dict] = dataclasses.field(default_factory=list)
+    audits: list[Audit] = dataclasses.field(default_factory=list)
+
+
+def by_dataset(paths: list[Path]) -> list[Group]:
+    """The runs of each dataset. Those whose dataset is unknown or cannot be opened are with the first."""
     from ..run import Run
 
-    errors = []
+    known: dict[str, SessionDataset] = {}  # by the hash that the run recorded; the folder's may be another since
+    datasets: dict[Path, SessionDataset] = {}
+    errors, unloadable = [], {}
     for path in paths:
+        recorded = None
         try:
-            return Run(path).load_dataset()
+            run = Run(path)
+            recorded = run.dataset["hash"]
+            if recorded not in known:
+                known[recorded] = run.load_dataset()
+            datasets[path] = known[recorded]
         except InputError as error:
             errors.append(error)
-    raise errors[0]
+            if recorded:
+                unloadable[path] = str(error)
+    if not datasets:
+        raise errors[0]
+    first = next(iter(datasets.values()))
+    groups: dict[str, Group] = {}  # by the hash of the dataset
+    for path in paths:
+        dataset = datasets.get(path, first)
+        groups.setdefault(dataset.hash, Group(dataset, [])).paths.append(path)
+    groups[first.hash].unloadable = unloadable
+    return list(groups.values())
 
 
-def evaluate_runs(paths: list[Path], dataset, args: argparse.Namespace) -> list:
+def check(group: Group, args: argparse.Namespace) -> None:
+    """Check the options against the protocol of the dataset, and fill in its defaults."""
+    from ..protocols import protocol_of
+
+    protocol = protocol_of(group.dataset)
+    if args.ties and args.ties not in protocol.tie_rules:
+        raise InputError(f"--ties does not apply to data of protocol {protocol.name}; leave it out")
+    if args.baselines and args.split == "valid" and group.dataset.valid is None:
+        raise InputError("--baselines learn from all training sessions, validation's too; leave out --split valid")
+    group.ks, group.ties = args.k or list(protocol.ks), args.ties or protocol.ties
+
+
+def measure(group: Group, args: argparse.Namespace) -> None:
+    """Fill in the results, tests and audits of a group."""
+    from ..evaluation.audit import audit
+    from ..evaluation.results import session_labels
+    from ..evaluation.statistics import paired_tests
+
+    group.results = evaluate_runs(group, args) + (evaluate_baselines(group, args) if args.baselines else [])
+    ranked = [result for result in group.results if result.ranks is not None]
+    if len({result.samples for result in ranked}) == 1:  # validation splits can be the runs' own
+        ranks = {result.name: result.ranks for result in ranked}
+        metrics = [f"{name}@{max(group.ks)}" for name in TESTED]
+        group.tests = paired_tests(ranks, session_labels(ranked[0].sessions), metrics)
+    if args.audit:
+        group.audits = [audit(result.run, group.dataset) for result in group.results if result.run]
+
+
+def evaluate_runs(group: Group, args: argparse.Namespace) -> list[Result]:
     """The `Result` of each run; one that failed has its error, which is raised if the run is alone."""
     from ..evaluation.results import Result, evaluate
 
-    results = []
+    results, paths = [], group.paths
     for number, path in enumerate(paths, start=1):
         label = str(path) if len(paths) == 1 else f"{number}/{len(paths)} {path}"
-        how = {"split": args.split, "ties": args.ties, "keep_lists": args.html is not None, "label": label}
+        how = {"split": args.split, "ties": group.ties, "keep_lists": args.html is not None, "label": label}
         try:
-            results.append(evaluate(path, dataset, args.k, **how))
+            if path in group.unloadable:
+                raise InputError(group.unloadable[path])
+            results.append(evaluate(path, group.dataset, group.ks, **how))
         except (InputError, WorkFailed) as error:
-            if len(paths) == 1:
+            if args.alone:
                 raise
             results.append(Result(str(path), error=str(error)))
     return results
 
 
-def evaluate_baselines(dataset, args: argparse.Namespace) -> list:
+def evaluate_baselines(group: Group, args: argparse.Namespace) -> list[Result]:
     from ..evaluation.baselines import baselines
     from ..evaluation.results import evaluate
 
-    how = {"split": args.split, "ties": args.ties, "keep_lists": args.html is not None}
-    return [evaluate(baseline, dataset, args.k, **how) for baseline in baselines(dataset)]
+    how = {"split": args.split, "ties": group.ties, "keep_lists": args.html is not None}
+    return [evaluate(baseline, group.dataset, group.ks, **how) for baseline in baselines(group.dataset)]
 
 
-def print_results(dataset, results: list, tests: list[dict], args: argparse.Namespace) -> None:
+def print_results(group: Group, args: argparse.Namespace) -> None:
     from ..evaluation.results import intervals_table, metrics_table
+    from ..protocols import protocol_of
 
-    done = [result for result in results if not result.error]
+    done = [result for result in group.results if not result.error]
     ranked = [result for result in done if result.ranks is not None]
     if done:
-        print(f"{dataset.name}, {args.split}, in percent\n")
-        print(metrics_table([(result.name, result.metrics or f"failed: {result.error}") for result in results]))
+        print(f"{group.dataset.name}, {args.split}, in percent\n")
+        print(metrics_table([(one.title, one.metrics or f"failed: {one.error}") for one in group.results]))
     if ranked:
-        print("\n" + intervals_table(ranked, [f"{name}@{max(args.k)}" for name in TESTED]))
-    if tests:
-        print_tests(tests, ranked)
-    for failure in (result for result in results if result.error):
-        print(f"{failure.name}: {failure.error}", file=sys.stderr)
+        print("\n" + intervals_table(ranked, [f"{name}@{max(group.ks)}" for name in TESTED]))
+    if group.tests:
+        print_tests(group.tests, ranked)
+    for one in group.audits:
+        print_audit(one, protocol_of(group.dataset).samples)
+    for result in group.results:
+        if result.error:
+            print(f"{result.name}: {result.error}", file=sys.stderr)
+        if result.unfinished:
+            resume = f"{cli.command('train')} --out {shlex.quote(str(result.run.folder))} --resume"
+            print(f"{result.name}: unfinished: {result.unfinished}; {resume} completes it", file=sys.stderr)
+
+
+def print_audit(one: Audit, samples: str) -> None:
+    """Print a line for each check."""
+    print(f"\naudit of {one.name}, {one.samples:,} {samples}, seed {one.seed}")
+    width = max(len(check.name) for check in one.checks)
+    for check in one.checks:
+        verdict = {True: "pass", False: "FAIL", None: "skip"}[check.passed]
+        print(f"{verdict}  {check.name:<{width}}  {check.found}")
 
 
 def print_tests(tests: list[dict], results: list) -> None:
@@ -157,26 +240,52 @@ def print_tests(tests: list[dict], results: list) -> None:
         print(f"the pairs with the best {metric}; --json and --html have all of them")
 
 
-def write_results(dataset, results: list, tests: list[dict], args: argparse.Namespace) -> None:
+def write_results(groups: list[Group], args: argparse.Namespace) -> None:
     from ..files import write_csv, write_json
 
+    several = len(groups) > 1
     if args.json:
-        about = {"dataset": dataset.name, "dataset_hash": dataset.hash, "split": args.split, "ties": args.ties}
-        parts = ("samples", "metrics", "intervals", "error")
-        rows = [{"checkpoint": result.name} | {part: getattr(result, part) for part in parts} for result in results]
-        write_json(args.json, about | {"results": rows, "tests": tests})
+        reports = [report_of(group, args) for group in groups]
+        write_json(args.json, {"datasets": reports} if several else reports[0])
     if args.csv:
-        write_csv(args.csv, [csv_row(result) for result in results])
-    if args.html:
-        from ..report.page import write_page
+        named = [({"dataset": group.dataset.name} if several else {}, group.results) for group in groups]
+        write_csv(args.csv, [start | csv_row(result) for start, results in named for result in results])
+    for number, group in enumerate(groups, start=1):
+        if args.html:
+            from ..report.page import write_page
 
-        command = f"{cli.command('evaluate')} {shlex.join(args.argv)}"
-        write_page(args.html, dataset, args.split, args.ties, results, tests, command, args.titles)
-        print(f"\npage: {args.html}")
+            path = args.html.with_stem(f"{args.html.stem}-{number}") if several else args.html
+            command = f"{cli.command('evaluate')} {shlex.join(args.argv)}"
+            look = (group.dataset, args.split, group.ties, group.results, group.tests)
+            write_page(path, *look, command, args.titles)
+            print(f"\npage: {path}" + (f" ({group.dataset.name})" if several else ""))
 
 
-def csv_row(result) -> dict:
+def report_of(group: Group, args: argparse.Namespace) -> dict:
+    """What --json writes of one dataset."""
+    dataset = group.dataset
+    about = {"dataset": dataset.name, "dataset_hash": dataset.hash, "split": args.split, "ties": group.ties}
+    parts = ("samples", "metrics", "intervals", "error")
+    rows = [
+        {"checkpoint": result.name}
+        | {part: getattr(result, part) for part in parts}
+        | ({"unfinished": result.unfinished} if result.unfinished else {})
+        for result in group.results
+    ]
+    report = about | {"results": rows, "tests": group.tests}
+    if args.audit:
+        report["audit"] = [
+            {"checkpoint": one.name, "samples": one.samples, "seed": one.seed, "passed": one.passed}
+            | {"checks": [check._asdict() for check in one.checks]}
+            for one in group.audits
+        ]
+    return report
+
+
+def csv_row(result: Result) -> dict:
     row = {"checkpoint": result.name, "samples": result.samples, "error": result.error}
+    if result.unfinished:
+        row["unfinished"] = result.unfinished
     for name, value in result.metrics.items():
         row[name] = value
         if name in result.intervals:

@@ -31,6 +31,8 @@ def count_ranks(
     max_session_length: int,
     advance: Callable[[int], object] = lambda samples: None,
     top: np.ndarray | None = None,
+    positions: np.ndarray | None = None,
+    vectors: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each sample, how many items score above its target, and how many others score the same.
 
@@ -41,9 +43,12 @@ def count_ranks(
         max_session_length: how many of the most recent clicks are read.
         advance: called after each batch with its number of samples.
         top: integers (n_samples, k), filled in the same pass with each sample's k best items, best first.
+        positions: (n_samples,) the targets of the samples to rank, in this order; None for
+            `sessions.sample_positions()`.
+        vectors: float32 (n_samples, d), filled with the session vectors.
 
     Returns:
-        greater and equals, each (n_samples,) int64, in the order of `sessions.sample_positions()`.
+        greater and equals, each (n_samples,) int64, in the order of the positions.
 
     Raises:
         WorkFailed: a score is not finite: counting would give a diverged model perfect ranks.
@@ -53,8 +58,10 @@ def count_ranks(
     done = 0
     with evaluating(model):
         candidates = model.output_items()[1:]  # (V, d)
-        for graph, target in sample_batches(SampleBatches(sessions, batch_size, max_session_length)):
+        for graph, target in sample_batches(SampleBatches(sessions, batch_size, max_session_length, positions)):
             user_emb = model.encode(graph)  # (B, d)
+            if vectors is not None:
+                vectors[done : done + len(target)] = user_emb.numpy()
             for first in range(0, len(target), rows):
                 part = slice(first, first + rows)
                 own_top = None if top is None else top[done:][part]
@@ -120,12 +127,19 @@ class ModelScorer:
     def best(self, sessions: Sessions, positions: np.ndarray, k: int, advance: Callable) -> np.ndarray:
         """The k items nearest to the clicks before each position (n,), as `nearest_items`: int64 (n, k)."""
         samples = SampleBatches(sessions, self.batch_size, self.max_session_length, positions)
-        vectors = []
-        with evaluating(self.model):
-            for batch in sample_batches(samples):
-                vectors.append(self.model.encode(batch.graph).numpy())  # (B, d)
-                advance(len(vectors[-1]))
-        return nearest_items(np.concatenate(vectors), self.model.item_emb.weight.numpy(), k)
+        return nearest_items(session_vectors(self.model, samples, advance), self.model.item_emb.weight.numpy(), k)
+
+
+def session_vectors(
+    model: SRGNN, samples: SampleBatches, advance: Callable[[int], object] = lambda samples: None
+) -> np.ndarray:
+    """The session vectors of samples in their order, float32 (n_samples, d)."""
+    vectors = []
+    with evaluating(model):
+        for batch in sample_batches(samples):
+            vectors.append(model.encode(batch.graph).numpy())  # (B, d)
+            advance(len(vectors[-1]))
+    return np.concatenate(vectors)
 
 
 @contextlib.contextmanager

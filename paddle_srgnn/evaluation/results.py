@@ -35,6 +35,7 @@ class Result:
         top: (samples, k) int32, the best items of each sample, best first, where they were kept.
         run: what was evaluated; None for a baseline.
         is_bound: whether this is an upper bound and not a contender.
+        unfinished: the progress of a training that is not complete, such as "epoch 2 of 5"; "" for any other.
     """
 
     name: str
@@ -47,6 +48,12 @@ class Result:
     top: np.ndarray | None = None
     run: Run | None = None
     is_bound: bool = False
+    unfinished: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name, with a warning where the training is not complete."""
+        return f"{self.name} (unfinished: {self.unfinished})" if self.unfinished else self.name
 
 
 def evaluate(
@@ -90,7 +97,18 @@ def evaluate(
             found = protocol.measure(scorer, sessions, ks or protocol.ks, ties or protocol.ties, keep_lists, bar.update)
         except WorkFailed as error:
             raise WorkFailed(f"{run.find_checkpoint() if run else name}: {error}") from None
-    return result_of(name, protocol, sessions, found, run, getattr(what, "is_bound", False))
+    result = result_of(name, protocol, sessions, found, run, getattr(what, "is_bound", False))
+    return dataclasses.replace(result, unfinished=_unfinished(run)) if run else result
+
+
+def _unfinished(run: Run) -> str:
+    try:
+        if run.is_finished:
+            return ""
+        last = run.checkpoint("last")
+    except InputError:  # what is reported is validation's choice, and the last checkpoint is missing or damaged
+        return "unknown progress"
+    return f"epoch {last.progress.epoch} of {last.settings.epochs}"
 
 
 def _part(dataset: SessionDataset, split: str, valid_fraction: float, name: str) -> Sessions:
@@ -154,7 +172,7 @@ def intervals_table(results: Sequence[Result], metrics: Sequence[str]) -> str:
     """A numbered row for each result: the given metrics in percent, each with its interval."""
     rows = [["intervals of 95 %, over sessions", *(cell for metric in metrics for cell in (metric, ""))]]
     for number, result in enumerate(results, start=1):
-        rows.append([f"{number} {result.name}"])
+        rows.append([f"{number} {result.title}"])
         for metric in metrics:
             low, high = result.intervals[metric]
             rows[-1] += [result.metrics[metric], f"[{low:.2f}, {high:.2f}]"]

@@ -19,7 +19,7 @@ from ..config import Settings
 from ..errors import WorkFailed
 from ..files import atomic_file, atomic_folder, read_safetensors, sha256
 from ..model import SRGNN
-from ..run import FORMAT, MODEL, STATE, TRAINING, Checkpoint, Progress
+from ..run import FORMAT, MODEL, STATE, TRAINING, Checkpoint, Progress, read_pointer
 from ..runtime import import_paddle
 
 paddle = import_paddle()
@@ -78,9 +78,9 @@ def save_checkpoint(
 def _remove_unnamed(folder: Path) -> None:
     """Remove the checkpoints that no name points to, and no other folder."""
     names = [folder / name for name in ("last", "best")]
-    kept = {name.read_text(encoding="utf-8").strip() for name in names if name.exists()}
+    kept = {read_pointer(name) for name in names if name.is_file()}
     for path in folder.iterdir():
-        if path.is_dir() and NAME.fullmatch(path.name) and path.name not in kept:
+        if path.is_dir() and not path.is_symlink() and NAME.fullmatch(path.name) and path.name not in kept:
             shutil.rmtree(path)
 
 

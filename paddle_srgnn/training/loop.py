@@ -227,7 +227,7 @@ class _Interruption:
     """Ctrl-C and SIGTERM as KeyboardInterrupt, but never in the middle of a step or of writing a checkpoint."""
 
     def __init__(self) -> None:
-        self._holding = self._pending = False
+        self._holding = self._pending = self._raised = False
 
     def __enter__(self) -> _Interruption:
         self._previous = {}
@@ -241,9 +241,14 @@ class _Interruption:
             signal.signal(number, handler)
 
     def _on_signal(self, *_) -> None:
+        self._pending = not self._raised  # a second signal changes nothing
         if not self._holding:
+            self._raise_pending()
+
+    def _raise_pending(self) -> None:
+        if self._pending:
+            self._pending, self._raised = False, True
             raise KeyboardInterrupt
-        self._pending = True
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -252,6 +257,4 @@ class _Interruption:
             yield
         finally:
             self._holding = False
-        if self._pending:
-            self._pending = False
-            raise KeyboardInterrupt
+        self._raise_pending()

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import load_recipe, make_settings
+from ..config import Settings, load_recipe, make_settings
 from ..datasets.load import load_dataset
 from ..datasets.sessions import SessionDataset
 from ..errors import InputError
-from ..run import RunConfig, describe_dataset, read_config
+from ..run import Run, RunConfig, describe_dataset, read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,21 @@ class Plan:
             raise InputError("eval_every_epoch=true needs the test set, which is not to be used; set it to false")
         if not self.test and self.dataset.valid is None and not settings.valid_fraction:
             raise InputError("without the test set the report is on validation; set valid_fraction, for example to 0.1")
+        _check_memory(settings, self.dataset)
+
+
+def _check_memory(settings: Settings, dataset: SessionDataset) -> None:
+    """Check that the model, the optimizer's state and one batch of scores fit in this machine's memory."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    sizes = settings.memory(dataset.n_items, len(dataset.train.items), len(dataset.test.items))
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if sum(sizes) > available:
+        model, scores, memory = (f"{size / 1e9:,.1f} GB" for size in (*sizes, available))
+        raise InputError(
+            f"the model and the optimizer need {model}, a batch of scores {scores}, and this machine has {memory}; "
+            f"use a smaller embedding_dim, positions, batch_size or eval_batch_size, or fewer items"
+        )
 
 
 def make_plan(
@@ -77,6 +92,7 @@ def _resumed(data, recipe: str | None, out, test: bool, changes: Mapping[str, An
     if settings.lr_schedule == "cosine" and settings.epochs != own.epochs:
         cannot = f"the run to resume has a cosine over {own.epochs} epochs, which cannot change"
         raise InputError(f"epochs={settings.epochs}: {cannot}; start a new run")
+    _check_progress(Run(out), settings.epochs)
     data = config.dataset["path"] if data is None else data
     if data is None:
         raise InputError(f"{out}: trained on data without a folder; pass the dataset to resume on")
@@ -85,3 +101,14 @@ def _resumed(data, recipe: str | None, out, test: bool, changes: Mapping[str, An
         hashes = f"its hash is {dataset.hash[:12]}, the run's {config.dataset['hash'][:12]}"
         raise InputError(f"{dataset.name}: not the dataset that {out} was trained on ({hashes})")
     return Plan(Path(out), dataclasses.replace(config, settings=settings), dataset, resume=True, test=test)
+
+
+def _check_progress(run: Run, epochs: int) -> None:
+    """Check that the checkpoints can be read, and that the last one is not from an epoch after the last to train."""
+    saved = {name: run.checkpoint(name).progress for name in ("best", "last") if run.has_checkpoint(name)}
+    if "last" not in saved:  # stopped before the first checkpoint
+        return
+    done, under_way = saved["last"].epoch - 1, bool(saved["last"].steps_in_epoch)
+    if epochs < done + under_way:
+        more = f" and epoch {done + 1} is under way" if under_way else ""
+        raise InputError(f"epochs={epochs}: {done} epochs are done{more}; choose at least {done + under_way}")

@@ -8,6 +8,7 @@ import logging
 import os
 from typing import Any
 
+from ..config import shown
 from ..datasets.sessions import SessionDataset
 from ..evaluation.baselines import baselines
 from ..evaluation.results import Result, evaluate
@@ -66,11 +67,11 @@ def carry_out(plan: Plan, device: str | None = None) -> Result:
     device = set_device(device or plan.config.environment.get("device"))
     config = dataclasses.replace(plan.config, environment=describe_environment(device, thread_count()))
     if plan.resume:
-        planned = plan.config.environment["threads"]
+        planned = plan.config.environment.get("threads")
         if thread_count() != planned:
-            logger.warning("%d threads instead of %d: rounding will differ", thread_count(), planned)
-        saved = (plan.folder / "checkpoints" / "last").is_file()  # false if stopped before the first checkpoint
-        checkpoint = Run(plan.folder).checkpoint("last") if saved else None
+            logger.warning("%d threads instead of %s: rounding will differ", thread_count(), shown(planned))
+        run = Run(plan.folder)
+        checkpoint = run.checkpoint("last") if run.has_checkpoint("last") else None
         training = Training(plan.dataset, config.settings, plan.folder, checkpoint)
         write_config(plan.folder, config)
     else:
@@ -94,7 +95,7 @@ def _announce(plan: Plan, environment: dict) -> None:
 
 def _tested(plan: Plan, training: Training) -> Result:
     """Evaluate the reported checkpoint on the test set, and add the figures to metrics.csv."""
-    run = Run(plan.folder)
+    run = Run(plan.folder, plan.dataset)
     result = evaluate(run, plan.dataset, keep_lists=True, label="evaluating test")
     history = [dict(row) for row in training.progress.history]
     history[run.reported_epoch - 1] |= prefixed("test", result.metrics)
@@ -104,7 +105,7 @@ def _tested(plan: Plan, training: Training) -> Result:
 
 def _validated(plan: Plan, training: Training) -> Result:
     """The reported checkpoint's metrics on validation, measured in training."""
-    run = Run(plan.folder)
+    run = Run(plan.folder, plan.dataset)
     row = training.progress.history[run.reported_epoch - 1]
     metrics = {key.removeprefix("valid_"): value for key, value in row.items() if key.startswith("valid_")}
     return Result(run.name, training.protocol.n_measured(training.valid), metrics, sessions=training.valid, run=run)

@@ -32,6 +32,24 @@ def test_a_mistake_ends_with_1_and_its_name(run_command, tmp_path):
     assert not json.loads((tmp_path / "c.json").read_text())["passed"]
 
 
+def test_a_scorer_that_looks_at_its_neighbours_is_named(run_command):
+    process = run_command("compare", "--reference", f"{REFERENCES}:MixedWithItsNeighbour", "--threads", 1)
+    assert process.returncode == 1
+    _, line = process.stderr.splitlines()
+    assert line.startswith(
+        "looks at its neighbours in the batch: user_emb alone or in order, shuffled, reversed, in batches of 7, "
+        "in one batch: by 0.0"
+    )
+    assert "allowed 1e-05, on: padded; " in line and "one row" not in line
+
+
+def test_a_scorer_that_reads_the_target_is_named(run_command):
+    process = run_command("compare", "--reference", f"{REFERENCES}:ReadsTheTarget", "--threads", 1)
+    assert process.returncode == 1
+    _, line = process.stderr.splitlines()
+    assert line.startswith("looks at the target: user_emb with other targets: by 0.0") and line.endswith("every batch")
+
+
 def test_the_course_code_as_it_is_fails_by_an_error_of_its_own(run_command, shared):
     process = run_command("compare", "--reference", shared / "reference" / "datawhale_srgnn.py")
     assert process.returncode == 1 and "Traceback" not in process.stderr

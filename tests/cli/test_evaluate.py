@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -203,8 +204,6 @@ def test_the_page_shows_what_the_table_does_and_costs_no_second_pass(run, run_co
 
 
 def test_a_checkpoint_that_does_not_fit_the_dataset_is_refused(run, ring, refused, tmp_path):
-    import dataclasses
-
     renamed = dataclasses.replace(ring, name="renamed", item_ids=[*ring.item_ids[:5], "else", *ring.item_ids[6:]])
     write_dataset(renamed, tmp_path / "renamed")
     line = refused("evaluate", run, "--data", tmp_path / "renamed")
@@ -217,8 +216,6 @@ def test_a_checkpoint_that_does_not_fit_the_dataset_is_refused(run, ring, refuse
 
 
 def test_other_sessions_over_the_same_items_fit(run, ring, run_command, tmp_path):
-    import dataclasses
-
     write_dataset(dataclasses.replace(ring, test=ring.train), tmp_path / "other")
     assert run_command("evaluate", run, "--data", tmp_path / "other").returncode == 0
 
@@ -232,6 +229,7 @@ def test_other_sessions_over_the_same_items_fit(run, ring, run_command, tmp_path
         (["RUN", "--data", "nowhere"], "nowhere"),
         (["RUN", "--json", "nowhere/r.json"], "its folder does not exist"),
         (["RUN", "--html", "nowhere/r.html"], "its folder does not exist"),
+        (["RUN", "--split", "valid", "--audit"], "leave out --split valid"),
         (["RUN", "--split", "valid", "--baselines"], "leave out --split valid"),
         (["nowhere"], "no such run"),
         (["."], "no checkpoint here"),
@@ -273,3 +271,114 @@ def test_titles_are_shown_in_the_examples_of_the_page(run, run_command, refused,
     assert "Item &lt;107&gt;" in (tmp_path / "p.html").read_text()
     (tmp_path / "titles.csv").write_text("id,title\n101\n")
     assert "titles.csv, line 2: 1 fields; expected raw id and title" in refused("evaluate", *arguments)
+
+
+@pytest.fixture(scope="module")
+def later(ring, tmp_path_factory):
+    """The ring with a test after training, as a dataset on disk."""
+    test = dataclasses.replace(ring.test, dates=ring.test.dates + 10**7)
+    folder = tmp_path_factory.mktemp("data") / "later"
+    write_dataset(dataclasses.replace(ring, name="later", test=test), folder)
+    return folder
+
+
+def test_the_audit_prints_a_line_for_each_check_and_is_in_the_json(run, run_command, later, ring, tmp_path):
+    process = run_command("evaluate", run, "--data", later, "--audit", "--baselines", "--json", tmp_path / "r.json")
+    assert process.returncode == 0, process.stderr
+    heading, *lines = process.stdout.strip().split("\n\n")[-1].splitlines()
+    assert heading == f"audit of {run}, {ring.test.n_samples} samples, seed 0"
+    assert [line.split("  ")[0] for line in lines] == ["pass"] * 8
+    (audit,) = json.loads((tmp_path / "r.json").read_text())["audit"]
+    assert (audit["checkpoint"], audit["samples"], audit["seed"]) == (str(run), ring.test.n_samples, 0)
+    assert audit["passed"] and len(audit["checks"]) == 8
+    for check, line in zip(audit["checks"], lines, strict=True):
+        assert check["passed"] and check["name"] in line and line.endswith(check["found"])
+
+
+def test_a_failed_audit_ends_with_1(run, run_command, tmp_path):
+    process = run_command("evaluate", run, "--audit", "--json", tmp_path / "r.json")
+    assert process.returncode == 1  # the ring's test sessions are dated as its training sessions are
+    assert "FAIL  training before the test" in process.stdout and "pass  shuffled" in process.stdout
+    (audit,) = json.loads((tmp_path / "r.json").read_text())["audit"]
+    assert not audit["passed"]
+
+
+def test_a_failed_run_is_not_audited_and_the_others_are(run, broken, run_command, later, tmp_path):
+    arguments = [broken, run, "--data", later, "--audit", "--json", tmp_path / "r.json"]
+    assert run_command("evaluate", *arguments).returncode == 1
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [audit["checkpoint"] for audit in report["audit"]] == [str(run)] and report["audit"][0]["passed"]
+
+
+def test_an_unfinished_run_is_named_everywhere(run, run_command, tmp_path):
+    shutil.copytree(run, tmp_path / "stopped")
+    path = Run(tmp_path / "stopped").find_checkpoint("last") / "state.json"
+    state = json.loads(path.read_text())
+    state["settings"]["epochs"] = 9
+    path.write_text(json.dumps(state))
+    outputs = ["--json", tmp_path / "r.json", "--csv", tmp_path / "r.csv", "--html", tmp_path / "r.html"]
+    process = run_command("evaluate", tmp_path / "stopped", run, *outputs)
+    assert process.returncode == 0, process.stderr
+    metrics, intervals, *_ = process.stdout.split("\n\n")[1:]
+    for table in (metrics, intervals):
+        assert f"{tmp_path / 'stopped'} (unfinished: epoch 7 of 9) " in table and table.count("(unfinished") == 1
+    (line,) = process.stderr.strip().splitlines()
+    assert line.startswith(f"{tmp_path / 'stopped'}: unfinished: epoch 7 of 9; ")
+    assert line.endswith(f"train --out {tmp_path / 'stopped'} --resume completes it")
+    assert (tmp_path / "r.html").read_text().count("unfinished: epoch 7 of 9<") == 1
+    first, second = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert first["unfinished"] == "epoch 7 of 9" and "unfinished" not in second
+    with open(tmp_path / "r.csv") as file:
+        assert [row["unfinished"] for row in csv.DictReader(file)] == ["epoch 7 of 9", ""]
+
+
+@pytest.fixture(scope="module")
+def other_run(ring, run_command, tmp_path_factory):
+    """A run on a dataset that has one item more."""
+    folder = tmp_path_factory.mktemp("other")
+    clicks = np.append(ring.item_clicks, 0)
+    longer = dataclasses.replace(ring, name="longer", item_ids=[*ring.item_ids, "new"], item_clicks=clicks)
+    write_dataset(longer, folder / "longer")
+    process = run_command("train", "--data", folder / "longer", *SMALL, "--epochs", 1, "--out", folder / "run")
+    assert process.returncode == 0, process.stderr
+    return folder / "run"
+
+
+def test_runs_of_two_datasets_have_a_table_each(run, other_run, run_command, tmp_path):
+    outputs = ["--json", tmp_path / "r.json", "--csv", tmp_path / "r.csv", "--html", tmp_path / "r.html"]
+    checkpoint = Run(run).find_checkpoint("last")
+    process = run_command("evaluate", run, other_run, checkpoint, "-k", 5, *outputs)
+    assert process.returncode == 0, process.stderr
+    headings = [line for line in process.stdout.splitlines() if line.endswith("in percent")]
+    assert headings == ["ring, test, in percent", "longer, test, in percent"]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report.keys() == {"datasets"}
+    first, second = report["datasets"]
+    assert (first["dataset"], second["dataset"]) == ("ring", "longer")
+    for one in (first, second):
+        assert one.keys() == {"dataset", "dataset_hash", "split", "ties", "results", "tests"}
+    assert [result["checkpoint"] for result in first["results"]] == [str(run), str(checkpoint)]
+    assert [result["checkpoint"] for result in second["results"]] == [str(other_run)]
+    with open(tmp_path / "r.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["dataset"] for row in rows] == ["ring", "ring", "longer"]
+    assert not (tmp_path / "r.html").exists()
+    for number, name in ((1, "ring"), (2, "longer")):
+        assert f"page: {tmp_path / f'r-{number}.html'} ({name})" in process.stdout
+        assert f"<h1>{name} " in (tmp_path / f"r-{number}.html").read_text()
+
+
+def test_with_data_given_the_runs_of_other_datasets_fail_in_their_rows(run, other_run, data, run_command, tmp_path):
+    process = run_command("evaluate", run, other_run, "--data", data, "--json", tmp_path / "r.json")
+    assert process.returncode == 1 and "22 items against 21" in process.stderr
+    assert len(json.loads((tmp_path / "r.json").read_text())["results"]) == 2
+
+
+def test_a_run_whose_dataset_is_gone_says_so_in_its_row(run, other_run, run_command, tmp_path):
+    shutil.copytree(other_run, tmp_path / "lost")
+    for path in [tmp_path / "lost" / "config.yaml", Run(tmp_path / "lost").find_checkpoint() / "state.json"]:
+        path.write_text(path.read_text().replace("/longer", "/gone"))
+    process = run_command("evaluate", run, tmp_path / "lost", "--json", tmp_path / "r.json")
+    assert process.returncode == 1
+    results = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert results[0]["error"] is None and "gone is not a dataset" in results[1]["error"]

@@ -1,4 +1,6 @@
 import csv
+import json
+import shutil
 import signal
 import time
 
@@ -69,10 +71,10 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(
     assert process.returncode == 130
     assert "Traceback" not in errors and errors.strip().splitlines()[-1].endswith(f"--out {run} --resume")
     assert Run(run).checkpoint("last").progress.step > 0
-    process = run_command("train", "--out", run, "--resume", "--epochs", 3)
-    if Run(run).checkpoint("last").progress.epoch == 4:  # it was stopped within the first three epochs
+    if Run(run).checkpoint("last").progress.epoch <= 3:
+        process = run_command("train", "--out", run, "--resume", "--epochs", 3)
+        assert process.returncode == 0, process.stderr
         assert weights(run) == weights(finished[0])
-    assert process.returncode == 0, process.stderr
 
 
 DYING = """
@@ -120,6 +122,26 @@ def test_resuming_takes_the_runs_settings(finished, refused):
     assert "seed=0" in refused("train", "--out", run, "--resume", "--seed", 4)
     assert "needs --out" in refused("train", "--resume")
     assert "needs --out" in refused("train", "--resume", "--seeds", 1, 2)
+
+
+def test_a_run_is_not_resumed_to_an_epoch_before_its_own(finished, refused, tmp_path):
+    """Its weights would be reported as those of an earlier epoch."""
+    shutil.copytree(finished[0], tmp_path / "run")
+    resume = ("train", "--out", tmp_path / "run", "--resume", "--epochs")
+    assert "epochs=2: 3 epochs are done; choose at least 3" in refused(*resume, 2)
+    path = Run(tmp_path / "run").find_checkpoint("last") / "state.json"
+    state = json.loads(path.read_text())
+    state["progress"] |= {"epoch": 2, "steps_in_epoch": 4}
+    path.write_text(json.dumps(state))
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    assert "epochs=1: 1 epochs are done and epoch 2 is under way; choose at least 2" in refused(*resume, 1)
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+
+
+def test_a_damaged_best_is_refused_before_it_is_resumed(finished, refused, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "best").write_bytes(b"\xff")
+    assert "best: names" in refused("train", "--out", tmp_path / "run", "--resume", "--epochs", 4)
 
 
 def test_the_length_of_a_cosine_cannot_change_under_way(data, run_command, refused, tmp_path):
@@ -197,6 +219,13 @@ def test_an_existing_run_is_never_overwritten(finished, data, refused):
         (["--set", "batch_size=big"], "expected a whole number"),
         (["--set", "nothing"], "expected key=value"),
         (["--epochs", "0"], "whole number from 1"),
+        (["--seed", str(2**70)], "is not a whole number from 0 to 9223372036854775807"),
+        (["--set", f"seed={2**70}"], "must be at most 9223372036854775807"),
+        (["--seeds", "1", "-1"], "-1 is not a whole number"),
+        (["--threads", str(10**12)], "is not a whole number from 1 to 1024"),
+        (["--set", f"max_session_length={10**30}"], "must be at most 1000000"),
+        (["--set", "embedding_dim=1000000000"], "must be at most 65536"),
+        (["--set", "embedding_dim=65536"], "the model and the optimizer need 1,030.8 GB, a batch of scores 0.0 GB"),
         (["--data", "nowhere"], "nowhere"),
         (["--resume", "--out", "nowhere"], "nowhere: not a run"),
         (["--set", "valid_fraction=0.0001"], "share"),

@@ -39,6 +39,19 @@ def test_counts_agree_with_scores_computed_one_by_one(model, ring):
     assert not equals.any()
 
 
+def test_chosen_samples_are_ranked_in_the_order_given_with_their_vectors(model, ring):
+    positions = ring.test.sample_positions()
+    chosen = np.array([7, 0, 30])
+    vectors = np.empty((3, model.item_emb.weight.shape[1]), dtype=np.float32)
+    some = count_ranks(model, ring.test, 2, 70, positions=positions[chosen], vectors=vectors)
+    for counts, whole in zip(some, count_ranks(model, ring.test, 16, 70), strict=True):
+        np.testing.assert_array_equal(counts, whole[chosen])
+    for vector, position in zip(vectors, positions[chosen], strict=True):
+        start = ring.test.sample_starts(np.array([position]))[0]
+        expected = model(ring.test.items[None, start:position], train=False)["user_emb"].numpy()[0]
+        np.testing.assert_allclose(vector, expected, atol=1e-6)
+
+
 def test_padding_is_never_a_candidate(model, ring):
     before = count_ranks(model, ring.test, 16, 70)
     with paddle.no_grad():

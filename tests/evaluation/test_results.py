@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,24 @@ def test_a_run_a_path_and_a_checkpoint_give_the_same(ring_run, ring):
 
 def test_it_equals_what_training_measured(ring_run):
     assert paddle_srgnn.evaluate(ring_run).metrics["MRR@20"] == Run(ring_run).metrics[-1]["test_MRR@20"]
+
+
+def test_a_result_says_whether_its_run_is_finished(ring_run, tmp_path):
+    assert paddle_srgnn.evaluate(ring_run).unfinished == ""
+    shutil.copytree(ring_run, tmp_path / "run")
+    path = Run(tmp_path / "run").find_checkpoint() / "state.json"
+    path.write_text(path.read_text().replace('"epochs": 6', '"epochs": 8'))
+    result = paddle_srgnn.evaluate(tmp_path / "run")
+    assert result.unfinished == "epoch 7 of 8"
+    assert result.title == f"{tmp_path / 'run'} (unfinished: epoch 7 of 8)"
+
+
+def test_without_the_last_checkpoint_the_progress_is_unknown_and_the_best_is_measured(ring_run, tmp_path):
+    shutil.copytree(ring_run, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "last").rename(tmp_path / "run" / "checkpoints" / "best")
+    result = paddle_srgnn.evaluate(tmp_path / "run")
+    assert result.unfinished == "unknown progress"
+    assert result.metrics == paddle_srgnn.evaluate(ring_run).metrics
 
 
 def test_baselines_are_measured_on_the_dataset_they_learned_from(ring):

@@ -111,6 +111,19 @@ def damage_state(folder, **changes):
     (folder / "state.json").write_text(json.dumps(state | changes))
 
 
+def damage_progress(folder, **changes):
+    damage_state(folder, progress=json.loads((folder / "state.json").read_text())["progress"] | changes)
+
+
+def damage_files(folder, more):
+    damage_state(folder, files=json.loads((folder / "state.json").read_text())["files"] | more)
+
+
+def link(path, target):
+    path.unlink()
+    path.symlink_to(target)
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-10])
 
@@ -129,9 +142,28 @@ def flip(path):
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: missing"),
         (lambda folder: truncate(folder / "state.json"), "not a checkpoint's state"),
         (lambda folder: (folder / "state.json").write_bytes(b"\x80\x04\x95"), "not a checkpoint's state"),
-        (lambda folder: (folder / "state.json").write_text("[]"), "not a checkpoint's state"),
+        (lambda folder: (folder / "state.json").write_text("[]"), "found []; expected a mapping"),
         (lambda folder: damage_state(folder, format=99), "format version 99"),
         (lambda folder: damage_state(folder, settings={"embeding_dim": 6}), "did you mean 'embedding_dim'"),
+        (lambda folder: damage_state(folder, n_items=10**12), "n_items=1000000000000, embedding_dim=6"),
+        (lambda folder: damage_state(folder, n_items=[13]), "n_items: found [13]; expected int"),
+        (lambda folder: damage_state(folder, n_items=0), "n_items=0"),
+        (lambda folder: damage_state(folder, settings=False), "settings: found False; expected dict"),
+        (lambda folder: damage_state(folder, dataset={"name": "toy"}), "path: missing"),
+        (lambda folder: damage_state(folder, files=["model.safetensors"]), "files: found"),
+        (lambda folder: damage_state(folder, files={}), "expected model.safetensors, training.safetensors"),
+        (lambda folder: damage_files(folder, {"/dev/zero": ""}), "expected model.safetensors, training.safetensors"),
+        (lambda folder: link(folder / "model.safetensors", "/dev/zero"), "missing or no file"),
+        (lambda folder: damage_progress(folder, best_epoch="x"), "best_epoch: found 'x'; expected int"),
+        (lambda folder: damage_progress(folder, best_epoch=4), "0 epochs done, the best 4"),
+        (lambda folder: damage_progress(folder, epoch=3), "2 epochs done, the best 0, 0 rows of history"),
+        (lambda folder: damage_progress(folder, step=-1), "step=-1: expected a count"),
+        (lambda folder: damage_progress(folder, history="x"), "history: found 'x'; expected list"),
+        (lambda folder: damage_progress(folder, history=["x"]), "found 'x'; expected a mapping"),
+        (lambda folder: damage_progress(folder, history=[{"epoch": 1}]), "missing; expected int or float"),
+        (lambda folder: damage_progress(folder, loss_sum=None), "loss_sum: found None; expected int or float"),
+        (lambda folder: (folder / "state.json").write_text("[" * 100_000), "not a checkpoint's state"),
+        (lambda folder: (folder / "state.json").write_text("[" + "7" * 5000 + "]"), "not a checkpoint's state"),
         (lambda folder: damage_state(folder, n_items=14), "item_emb.weight: found [13, 6], expected [14, 6]"),
     ],
 )
@@ -140,7 +172,8 @@ def test_a_damaged_checkpoint_is_refused(run, damage, message):
     damage(folder)
     with pytest.raises(InputError) as error:
         Run(folder).model()
-    assert message in str(error.value)
+    assert message in str(error.value) and str(folder) in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
 
 
 def test_no_checkpoint_is_said_clearly(tmp_path, run):
@@ -158,3 +191,19 @@ def test_a_pointer_cannot_lead_out_of_its_folder(run):
     (run / "checkpoints" / "last").write_text("../../elsewhere\n")
     with pytest.raises(InputError, match="not a checkpoint here"):
         Run(run).find_checkpoint()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * 5000, b"\0", b"."])
+def test_a_damaged_pointer_is_refused_in_a_short_line(run, content):
+    for name in ("last", "best"):
+        (run / "checkpoints" / name).write_bytes(content)
+        with pytest.raises(InputError, match="not a checkpoint here") as error:
+            Run(run).find_checkpoint(name)
+        assert len(str(error.value)) < 400
+
+
+def test_a_link_among_the_checkpoints_is_left_alone(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (run / "checkpoints" / "step-00000001").symlink_to(tmp_path / "elsewhere")
+    save(run, *trained(1), step=3)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last", "step-00000003", "step-00000001"}

@@ -31,7 +31,9 @@ def test_it_writes_the_folder_that_the_command_writes(data, run_command, tmp_pat
 
 def test_a_dataset_in_memory_is_trained_on_and_resumed_with(ring, tmp_path):
     run = paddle_srgnn.train(ring, out=tmp_path / "run", **SMALL)
-    assert run.metrics[-1]["test_P@20"] > 0
+    assert run.metrics[-1]["test_P@20"] == paddle_srgnn.evaluate(run).metrics["P@20"] > 0  # the run knows its dataset
+    with pytest.raises(InputError, match="without a folder"):
+        paddle_srgnn.evaluate(run.folder)
     with pytest.raises(InputError, match="pass the dataset"):
         paddle_srgnn.train(out=tmp_path / "run", resume=True)
     longer = paddle_srgnn.train(ring, out=tmp_path / "run", resume=True, epochs=3)
