@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,12 +41,30 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Add the path and the error number to the errors of a failed write that lack them."""
+    try:
+        yield
+    except SafetensorError as error:
+        code = re.search(r"(?:os error|code:) (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
+    except OSError as error:
+        if error.filename is not None or not str(error):
+            raise
+        code = error.errno or errno.ENOSPC  # numpy only says that it wrote less than it should
+        raise OSError(code, os.strerror(code), str(path)) from error
+
+
+@contextlib.contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`. On success, fsync it and rename it to `path`; on failure, remove it."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
+        with _naming(path):
+            yield temporary
         _fsync(temporary)
         os.replace(temporary, path)
         _fsync(path.parent)
@@ -69,7 +89,8 @@ def atomic_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Pa
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        yield temporary
+        with _naming(path):
+            yield temporary
         for file in temporary.rglob("*"):
             _fsync(file)
         _fsync(temporary)

@@ -1,8 +1,10 @@
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
+from safetensors import SafetensorError
 
 from paddle_srgnn.errors import InputError
 from paddle_srgnn.files import atomic_file, atomic_folder, remove_leftovers, sha256, write_csv, write_json
@@ -29,6 +31,29 @@ def test_a_folder_is_whole_or_absent(tmp_path):
     with atomic_folder(path) as temporary:
         (temporary / "a").write_text("1")
     assert [file.name for file in path.iterdir()] == ["a"]
+
+
+FULL = [
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    OSError("100000 requested and 496 written"),  # numpy's
+    OSError(errno.ENOSPC, "No space left on device"),
+]
+
+
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_a_full_disk_is_named_with_the_path(tmp_path, atomic, error):
+    with pytest.raises(OSError) as raised, atomic(tmp_path / "a"):
+        raise error
+    assert str(raised.value) == f"[Errno 28] No space left on device: '{tmp_path / 'a'}'"
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_errors_stay_as_they_are(tmp_path):
+    for error in (SafetensorError("no such type"), FileNotFoundError(errno.ENOENT, "No such file", "other"), OSError()):
+        with pytest.raises(type(error)) as raised, atomic_file(tmp_path / "a"):
+            raise error
+        assert raised.value is error
 
 
 def test_a_folder_that_exists_is_replaced_only_on_request(tmp_path):

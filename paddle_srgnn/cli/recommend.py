@@ -81,9 +81,13 @@ def work(args: argparse.Namespace) -> None:
     from ..datasets.titles import read_titles
     from ..errors import InputError
 
+    if sys.stdout is None:
+        raise InputError("standard output is closed; expected a file or a pipe for the recommendations")
     titles = read_titles(args.titles) if args.titles else None
     with contextlib.ExitStack() as stack:
         if args.sessions == "-":
+            if sys.stdin is None:
+                raise InputError("--sessions -: standard input is closed")
             stream, source = sys.stdin.buffer, "standard input"
         else:
             try:

@@ -227,7 +227,8 @@ def _tidy(chunks: Iterable[pd.DataFrame], source: _Source, time_format: str | No
         times.append(_microseconds(source, chunk["time"], time_format))
         if "order" in chunk:
             numbers = pd.to_numeric(chunk["order"], errors="coerce")
-            source.refuse("order", chunk["order"], numbers % 1 != 0, "a whole number")  # NaN and infinities too
+            bad = (numbers % 1 != 0) | (numbers.abs() >= 2**63)  # NaN and infinities too
+            source.refuse("order", chunk["order"], bad, "a whole number of 64 bits")
             orders.append(numbers.to_numpy(np.int64))
         sessions.append(pd.factorize(chunk["session"]))
         items.append(pd.factorize(chunk["item"]))

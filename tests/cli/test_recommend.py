@@ -2,6 +2,9 @@ import csv
 import json
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +150,26 @@ def test_a_reader_that_leaves_ends_it_quietly(ring_run, sessions, start_process)
 def test_bad_usage(ring_run, refused, tmp_path, arguments, message):
     (tmp_path / "s").write_text("")
     assert message in refused("recommend", ring_run, *arguments, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout"])
+def test_a_closed_stream_is_one_line(ring_run, tmp_path, name):
+    (tmp_path / "s").write_text("")
+    tool = Path(__file__).parents[2] / "tools" / "recommend.py"
+    sessions, closed = ("-", "<&-") if name == "stdin" else (tmp_path / "s", ">&-")
+    command = f'exec "{sys.executable}" "{tool}" "{ring_run}" --sessions "{sessions}" {closed}'
+    process = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    (line,) = process.stderr.splitlines()
+    assert process.returncode == 2 and f"standard {name.removeprefix('std')}put is closed" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full")
+def test_a_full_output_is_one_line(ring_run, sessions):
+    tool = Path(__file__).parents[2] / "tools" / "recommend.py"
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, tool, ring_run, "--sessions", sessions]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (process.returncode, process.stderr) == (1, "recommend: [Errno 28] No space left on device\n")
 
 
 def test_bad_runs(ring_run, refused, tmp_path):

@@ -63,6 +63,19 @@ def test_bad_input_is_one_clear_line_and_runs_nothing(refused, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["trap.pdparams"]
 
 
+def test_a_full_disk_is_one_line_with_the_path(ring_run, run_command, tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("paddle_srgnn.interop.arrays.save_file", full)
+    file = tmp_path / "w.safetensors"
+    process = run_command("weights", "export", "--to", "recbole", ring_run, "--out", file)
+    assert process.returncode == 1 and process.stderr == f"weights: [Errno 28] No space left on device: '{file}'\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_tells_how_to_make_an_npz(run_command):
     process = run_command("weights", "import", "--help")
     assert "numpy.savez('FILE.npz', **{k: v.numpy()" in process.stdout and "['state_dict']" in process.stdout

@@ -137,6 +137,7 @@ WRONG = {
     "not yoochoose": (read_yoochoose, "a,b\n1,2\n", ["session_id, timestamp, item_id", "a, b"]),
     "non-numeric": (read_diginetica, DIGINETICA.replace("5;2016", "x5;2016"), ["line 3", "timeframe", "'x5'"]),
     "half a number": (read_diginetica, DIGINETICA.replace("5;2016", "0.5;2016"), ["line 3", "'0.5'", "whole number"]),
+    "a large number": (read_diginetica, DIGINETICA.replace("5;2016", f"{2**63};2016"), ["line 3", "of 64 bits"]),
     "non-numeric, blank line before": (
         read_diginetica,
         DIGINETICA.replace("9;12;31;5", "\n9;12;31;y"),
