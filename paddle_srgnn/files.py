@@ -17,6 +17,11 @@ from safetensors.numpy import load_file
 
 from .errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 
 def sha256(path: str | os.PathLike) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
@@ -87,6 +92,37 @@ def atomic_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Pa
             shutil.rmtree(old)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold a folder's lock, which also ends with the process; where the system has no such lock, do nothing.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = f"another process{_holder(os.fstat(descriptor).st_ino)}"
+            raise InputError(f"{folder} is being trained by {other}; wait for its end") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _holder(inode: int) -> str:
+    """" (pid N)" of the process that has locked an inode; "" if the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/locks", encoding="ascii") as file:
+        for line in map(str.split, file):
+            if line[1] == "FLOCK" and line[5].endswith(f":{inode}") and int(line[4]) > 0:
+                return f" (pid {line[4]})"
+    return ""
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from paddle_srgnn.errors import InputError
-from paddle_srgnn.files import atomic_file, atomic_folder, remove_leftovers, sha256, write_csv, write_json
+from paddle_srgnn.files import atomic_file, atomic_folder, locked, remove_leftovers, sha256, write_csv, write_json
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
@@ -84,3 +84,23 @@ def test_a_folder_keeps_its_name_if_its_replacement_fails(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="No space left"), atomic_folder(path, replace=True) as temporary:
         (temporary / "new").touch()
     assert [file.name for file in path.iterdir()] == ["old"] and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_locked_until_the_process_ends(tmp_path):
+    code = """
+import sys
+from paddle_srgnn.files import locked
+with locked("."):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        message = f"is being trained by another process \\(pid {process.pid}\\)"
+        with pytest.raises(InputError, match=message), locked(tmp_path):
+            pass
+        process.kill()
+    with locked(tmp_path), pytest.raises(InputError, match="another process"), locked(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
