@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
 import errno
 import hashlib
 import json
@@ -18,6 +19,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from .errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # from Linux's fcntl.h and fs.h
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -76,47 +84,122 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
 def atomic_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`. On success, fsync its files and rename it to `path`.
 
-    An existing folder is replaced once the new one is complete.
+    An existing folder is replaced once the new one is complete. What killed processes left of the same folder is
+    removed first.
 
     Raises:
         InputError: `path` exists and `replace` is false.
     """
     path = Path(path)
+    _recover(path)
     if path.exists() and not replace:
         raise InputError(f"{path} exists already; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
         temporary.mkdir()
         with _naming(path):
             yield temporary
         for file in temporary.rglob("*"):
             _fsync(file)
         _fsync(temporary)
-        old = temporary.with_suffix(".old") if path.exists() else None
-        if old:
-            os.replace(path, old)
-        try:
+        if not path.exists():
             os.replace(temporary, path)
-        except BaseException:
-            if old:
-                os.replace(old, path)
-            raise
+        elif not _exchange(temporary, path):
+            _replace_in_two_steps(temporary, path)
         _fsync(path.parent)
-        if old:
-            shutil.rmtree(old)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; false where the system or the file system cannot."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # no renameat2, or no C library by that name
+        paths = os.fsencode(one), os.fsencode(other)
+        return ctypes.CDLL(None).renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0
+    return False
+
+
+def _replace_in_two_steps(temporary: Path, path: Path) -> None:
+    old = temporary.with_suffix(".old")
+    os.replace(path, old)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.replace(old, path)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _recover(path: Path) -> None:
+    """Remove what killed processes left of a folder, or restore it if they left no folder under its name."""
+    leftover = re.compile(re.escape(f".{path.name}.") + r"(\d{1,9})\.(old|tmp)")
+    with contextlib.suppress(OSError):  # the folder around it does not exist yet, or may not be read
+        found = [(one, match) for one in sorted(path.parent.iterdir()) if (match := leftover.fullmatch(one.name))]
+        for one, match in found:
+            if _lives(int(match[1])):
+                continue
+            if match[2] == "old" and not path.exists():
+                os.replace(one, path)
+            else:
+                _remove(one)
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":  # os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold a folder's lock, which also ends with the process; where the system has no such lock, do nothing.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = f"another process{_holder(os.fstat(descriptor).st_ino)}"
+            raise InputError(f"{folder} is being trained by {other}; wait for its end") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _holder(inode: int) -> str:
+    """" (pid N)" of the process that has locked an inode; "" if the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/locks", encoding="ascii") as file:
+        for line in map(str.split, file):
+            if line[1] == "FLOCK" and line[5].endswith(f":{inode}") and int(line[4]) > 0:
+                return f" (pid {line[4]})"
+    return ""
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
     """Remove the temporary files and folders that a killed process left in `folder`."""
     for path in Path(folder).glob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        _remove(path)
 
 
 def write_json(path: str | os.PathLike, content: object) -> None:

@@ -1,13 +1,15 @@
 import errno
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 from safetensors import SafetensorError
 
+from paddle_srgnn import files
 from paddle_srgnn.errors import InputError
-from paddle_srgnn.files import atomic_file, atomic_folder, remove_leftovers, sha256, write_csv, write_json
+from paddle_srgnn.files import atomic_file, atomic_folder, locked, remove_leftovers, sha256, write_csv, write_json
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
@@ -105,7 +107,76 @@ def test_a_folder_keeps_its_name_if_its_replacement_fails(tmp_path, monkeypatch)
             raise OSError(28, "No space left on device")
         rename(source, target)
 
+    monkeypatch.setattr(files, "_exchange", lambda *paths: False)  # as on systems without renameat2
     monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OSError, match="No space left"), atomic_folder(path, replace=True) as temporary:
         (temporary / "new").touch()
     assert [file.name for file in path.iterdir()] == ["old"] and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_locked_until_the_process_ends(tmp_path):
+    code = """
+import sys
+from paddle_srgnn.files import locked
+with locked("."):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        message = f"is being trained by another process \\(pid {process.pid}\\)"
+        with pytest.raises(InputError, match=message), locked(tmp_path):
+            pass
+        process.kill()
+    with locked(tmp_path), pytest.raises(InputError, match="another process"), locked(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+KILLED = """
+import os, signal, sys
+from paddle_srgnn import files
+at, exchanged = map(int, sys.argv[1:])
+def dying(function):
+    def call(*args):
+        global at
+        if at == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        at -= 1
+        return function(*args)
+    return call
+os.replace, files._remove = dying(os.replace), dying(files._remove)
+files._exchange = dying(files._exchange if exchanged else lambda *paths: False)
+with files.atomic_folder("folder", replace=True) as temporary:
+    (temporary / "new").touch()
+"""
+
+
+@pytest.mark.parametrize("at, exchanged, left", [
+    (1, 1, "old"), (2, 1, "new"), (1, 0, "old"), (2, 0, "old"), (3, 0, "old"), (4, 0, "new"), (5, 0, "new"),
+])  # fmt: skip
+def test_killed_while_it_replaces_a_folder_either_is_whole(tmp_path, at, exchanged, left):
+    """Before and after the exchange, and around each of two renames where the system cannot exchange."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").touch()
+    process = subprocess.run([sys.executable, "-c", KILLED, str(at), str(exchanged)], cwd=tmp_path)
+    assert process.returncode == -signal.SIGKILL
+    assert path.exists() or (at, exchanged) == (3, 0)
+    (tmp_path / f".folder.{os.getppid()}.tmp").mkdir()  # of a process that lives
+    (tmp_path / ".other.999999999.tmp").mkdir()  # not ours
+    with pytest.raises(InputError, match="exists already"), atomic_folder(path):
+        pass
+    assert [file.name for file in path.iterdir()] == [left]
+    assert {one.name for one in tmp_path.iterdir()} == {
+        "folder", f".folder.{os.getppid()}.tmp", ".other.999999999.tmp"}  # fmt: skip
+
+
+def test_a_link_to_a_folder_is_replaced_and_its_target_left_alone(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with atomic_folder(tmp_path / "link", replace=True) as temporary:
+        (temporary / "new").touch()
+    assert {one.name for one in tmp_path.iterdir()} == {"target", "link"}
+    assert not list((tmp_path / "target").iterdir()) and [one.name for one in (tmp_path / "link").iterdir()] == ["new"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from ..errors import InputError, MissingPaddle, WorkFailed
 
 TITLES = "item titles: a CSV file with a header and the columns raw id and title"
+LONGEST = 400  # characters of an error
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = {
@@ -84,6 +85,7 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
 
 
 def _run(parser: argparse.ArgumentParser, work: Callable, argv: list[str], name: str) -> int:
+    parser.error = lambda message: argparse.ArgumentParser.error(parser, one_line(message))
     try:
         args = parser.parse_args(argv)
         args.argv = argv
@@ -144,8 +146,16 @@ def _ignore_signals() -> None:
 
 
 def _say(name: str, message: object, code: int) -> int:
-    print(f"{name}: {message}", file=sys.stderr)
+    print(f"{name}: {one_line(message, LONGEST if code != INTERRUPTED else None)}", file=sys.stderr)
     return code
+
+
+def one_line(message: object, longest: int | None = LONGEST) -> str:
+    """A message with its control characters escaped, and without its middle if it is too long."""
+    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(message))
+    if longest is None or len(text) <= longest:
+        return text
+    return f"{text[: longest * 2 // 3]} ... {text[-longest // 3 :]}"
 
 
 def command(name: str) -> str:

@@ -13,6 +13,7 @@ from ..config import Settings, load_recipe, make_settings
 from ..datasets.load import load_dataset
 from ..datasets.sessions import SessionDataset
 from ..errors import InputError
+from ..files import locked
 from ..run import Run, RunConfig, describe_dataset, read_config
 
 
@@ -81,6 +82,8 @@ def _resumed(data, recipe: str | None, out, test: bool, changes: Mapping[str, An
     if out is None:
         raise InputError("to resume a run, name its folder")
     config = read_config(Path(out))
+    with locked(out):  # a training replaces the checkpoints that are read below
+        pass
     if config.dataset["hash"] is None:
         raise InputError(f"{out} holds imported weights, without an optimizer's state to resume from")
     if recipe not in (None, config.recipe):

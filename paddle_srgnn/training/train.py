@@ -8,10 +8,11 @@ import logging
 import os
 from typing import Any
 
-from ..config import shown
+from ..config import Settings, shown
 from ..datasets.sessions import SessionDataset
 from ..evaluation.baselines import baselines
 from ..evaluation.results import Result, evaluate
+from ..files import locked
 from ..protocols import protocol_of
 from ..report.page import write_page
 from ..run import Run, create_run, describe_environment, write_config
@@ -66,21 +67,27 @@ def carry_out(plan: Plan, device: str | None = None) -> Result:
     """Train as planned and return the result of the reported checkpoint."""
     device = set_device(device or plan.config.environment.get("device"))
     config = dataclasses.replace(plan.config, environment=describe_environment(device, thread_count()))
-    if plan.resume:
-        planned = plan.config.environment.get("threads")
-        if thread_count() != planned:
-            logger.warning("%d threads instead of %s: rounding will differ", thread_count(), shown(planned))
-        run = Run(plan.folder)
-        checkpoint = run.checkpoint("last") if run.has_checkpoint("last") else None
-        training = Training(plan.dataset, config.settings, plan.folder, checkpoint)
-        write_config(plan.folder, config)
-    else:
+    if not plan.resume:
         training = Training(plan.dataset, config.settings, plan.folder)
         create_run(plan.folder, config, plan.dataset)
-    with log_to(plan.folder / LOG):
-        _announce(plan, config.environment)
-        training.fit()
+    with locked(plan.folder):
+        if plan.resume:
+            training = _restored(plan, config.settings)
+            write_config(plan.folder, config)
+        with log_to(plan.folder / LOG):
+            _announce(plan, config.environment)
+            training.fit()
     return _tested(plan, training) if plan.test else _validated(plan, training)
+
+
+def _restored(plan: Plan, settings: Settings) -> Training:
+    """The training that a run's last checkpoint holds; a new one if the run was stopped before the first."""
+    planned = plan.config.environment.get("threads")
+    if thread_count() != planned:
+        logger.warning("%d threads instead of %s: rounding will differ", thread_count(), shown(planned))
+    run = Run(plan.folder)
+    checkpoint = run.checkpoint("last") if run.has_checkpoint("last") else None
+    return Training(plan.dataset, settings, plan.folder, checkpoint)
 
 
 def _announce(plan: Plan, environment: dict) -> None:

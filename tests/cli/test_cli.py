@@ -1,5 +1,6 @@
 """What holds for every command, and the ways to start one."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from paddle_srgnn import __main__, cli
 from paddle_srgnn.cli import COMMANDS
+from paddle_srgnn.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIMS = sorted(path.stem for path in (ROOT / "tools").glob("[!_]*.py"))
@@ -77,3 +79,31 @@ def test_without_a_known_command_it_is_bad_usage(capsys, argv, message):
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert captured.out == "" and message in lines[-1] and lines[:-1] == [lines[0]] and lines[0].startswith("usage:")
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("a\nb\x1b[31m\u202e\udcff é", "a\\nb\\x1b[31m\\u202e\\udcff é"),
+        ("a" * 5000 + "end", "a" * 266 + " ... " + "a" * 131 + "end"),
+    ],
+)
+def test_an_error_is_one_short_line(capsys, text, shown):
+    def work(args):
+        raise InputError(text)
+
+    assert cli.run(argparse.ArgumentParser("srgnn try"), work, []) == 2
+    assert capsys.readouterr().err == f"try: {shown}\n"
+
+
+def test_bad_usage_is_short_too(refused):
+    line = refused("train", "--epochs", "7" * 5000 + "\x1b")
+    assert "\\x1b" in line and "7 ... 7" in line and len(line) < 500
+
+
+def test_how_to_go_on_is_never_shortened(capsys):
+    def work(args):
+        raise KeyboardInterrupt("x" * 1000)
+
+    assert cli.run(argparse.ArgumentParser("srgnn try"), work, []) == 130
+    assert "x" * 1000 in capsys.readouterr().err

@@ -144,6 +144,19 @@ def test_a_damaged_best_is_refused_before_it_is_resumed(finished, refused, tmp_p
     assert "best: names" in refused("train", "--out", tmp_path / "run", "--resume", "--epochs", 4)
 
 
+def test_a_run_in_training_is_not_resumed_by_another(data, start_process, refused, tmp_path):
+    run = tmp_path / "run"
+    process = start_process("train", "--data", data, *SMALL, "--epochs", "100000", "--out", run)
+    deadline = time.monotonic() + 60
+    while not (run / "checkpoints" / "last").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    message = refused("train", "--out", run, "--resume")
+    assert f"{run} is being trained by another process (pid {process.pid})" in message
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+
+
 def test_the_length_of_a_cosine_cannot_change_under_way(data, run_command, refused, tmp_path):
     run = tmp_path / "run"
     process = run_command("train", "--data", data, *SMALL, "--set", "lr_schedule=cosine", "--epochs", 1, "--out", run)
