@@ -366,11 +366,7 @@ def _git_revision() -> str | None:
 
 
 def create_run(folder: Path, config: RunConfig, dataset: SessionDataset) -> None:
-    """Create a run's folder with config.yaml and the items, so that the run is usable without its dataset.
-
-    Raises:
-        InputError: the folder exists.
-    """
+    """Create a run's folder with config.yaml and the items; raises InputError if it exists."""
     with atomic_folder(folder) as temporary:
         write_config(temporary, config)
         write_items(temporary / ITEMS, dataset)
