@@ -181,9 +181,9 @@ def open_dataset(folder: str | os.PathLike) -> SessionDataset:
         for name, recorded in meta["files"].items():
             if name not in FILES:
                 raise InputError(f"{folder / 'meta.json'} names the file {name[:60]!r}, no part of a dataset; {REMAKE}")
-            size = (folder / name).stat().st_size
-            if size != recorded["bytes"]:
-                raise InputError(f"{folder / name} has {size} bytes, expected {recorded['bytes']!s:.60}; {REMAKE}")
+            size, expected, _ = (folder / name).stat().st_size, recorded["bytes"], recorded["sha256"]
+            if size != expected:
+                raise InputError(f"{folder / name} has {size} bytes, expected {expected!s:.60}; {REMAKE}")
         names = ("train", "valid", "test") if "valid_items.npy" in meta["files"] else ("train", "test")
         parts = {part: _open_sessions(folder, part, meta) for part in names}
         item_ids, item_clicks = read_items(folder / "items.csv")
