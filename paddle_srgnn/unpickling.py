@@ -6,11 +6,17 @@ that its caller provides no stand-in for.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .errors import InputError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -29,6 +35,26 @@ class _PlainUnpickler(pickle.Unpickler):
         raise InputError(f"refuses a persistent id: expected only {self._expected}")
 
 
+@contextlib.contextmanager
+def _bounded_memory(size: int) -> Iterator[None]:
+    """Let the process grow by 64 times the size of a pickle and 1 GiB. One of nine bytes can ask for 32 GB.
+
+    Lists of numbers take some 15 times their size. Only Linux has both the limit and the file that is read here.
+    """
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        bound = used + 64 * size + (1 << 30)
+        resource.setrlimit(resource.RLIMIT_AS, (bound if soft == resource.RLIM_INFINITY else min(soft, bound), hard))
+    except (AttributeError, OSError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def load_pickle(path: Path, expected: str, stand_ins: Mapping[tuple[str, str], object] | None = None):
     """Load a pickle of plain values.
 
@@ -41,7 +67,7 @@ def load_pickle(path: Path, expected: str, stand_ins: Mapping[tuple[str, str], o
         InputError: the file is missing, is not a pickle, or uses another name. No code was run.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file, _bounded_memory(path.stat().st_size):
             return _PlainUnpickler(file, expected, stand_ins or {}).load()
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

@@ -128,7 +128,7 @@ def check_url(url: str) -> None:
         if parts.port == 0 or (parts.hostname or "").encode("idna").startswith(b"."):
             raise ValueError("port 0 or no host")
     except ValueError as error:  # also a UnicodeError, for a label of the host
-        raise InputError(f"{url[:200]}: not a valid URL ({error})") from None
+        raise InputError(f"{url[:200]}: not a valid URL ({error!s:.200})") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise InputError(f"{url[:200]}: not an http or https URL of a host and a path")
 

@@ -181,14 +181,15 @@ def open_dataset(folder: str | os.PathLike) -> SessionDataset:
         for name, recorded in meta["files"].items():
             if name not in FILES:
                 raise InputError(f"{folder / 'meta.json'} names the file {name[:60]!r}, no part of a dataset; {REMAKE}")
-            size = (folder / name).stat().st_size
-            if size != recorded["bytes"]:
-                raise InputError(f"{folder / name} has {size} bytes, expected {recorded['bytes']}; {REMAKE}")
+            size, expected, _ = (folder / name).stat().st_size, recorded["bytes"], recorded["sha256"]
+            if size != expected:
+                raise InputError(f"{folder / name} has {size} bytes, expected {expected!s:.60}; {REMAKE}")
         names = ("train", "valid", "test") if "valid_items.npy" in meta["files"] else ("train", "test")
         parts = {part: _open_sessions(folder, part, meta) for part in names}
         item_ids, item_clicks = read_items(folder / "items.csv")
         if len(item_ids) != meta["n_items"]:
-            raise InputError(f"{folder / 'items.csv'} has {len(item_ids) - 1} items, expected {meta['n_items'] - 1}")
+            expected = str(meta["n_items"] - 1)[:60]
+            raise InputError(f"{folder / 'items.csv'} has {len(item_ids) - 1} items, expected {expected}")
         if meta["first_samples"] is not None and not 0 < meta["first_samples"] < parts["train"].lengths[0]:
             raise InputError(f"{folder / 'meta.json'}: the first session cannot have first_samples samples; {REMAKE}")
         parts["train"] = replace(parts["train"], first_samples=meta["first_samples"])
@@ -199,7 +200,7 @@ def open_dataset(folder: str | os.PathLike) -> SessionDataset:
     except FileNotFoundError as error:
         raise InputError(f"{error.filename} is missing from the dataset; {REMAKE}") from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / 'meta.json'} is damaged: {error!r}; {REMAKE}") from error
+        raise InputError(f"{folder / 'meta.json'} is damaged: {error!r:.200}; {REMAKE}") from error
 
 
 def _read_meta(folder: Path) -> dict:
@@ -210,9 +211,9 @@ def _read_meta(folder: Path) -> dict:
         meta = json.loads(path.read_text(encoding="utf-8"))
         version = meta["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is not a dataset's meta.json: {error!r}; {REMAKE}") from error
+        raise InputError(f"{path} is not a dataset's meta.json: {error!r:.200}; {REMAKE}") from error
     if version != FORMAT:
-        raise InputError(f"{path} has format version {version!r}, this version reads {FORMAT}; {REMAKE}")
+        raise InputError(f"{path} has format version {version!r:.60}, this version reads {FORMAT}; {REMAKE}")
     return meta
 
 

@@ -240,7 +240,7 @@ def strict_lines(text: str) -> None:
     def refuse(name: str):
         raise ValueError(f"{name} in the output")
 
-    for line in text.splitlines() if text.startswith("{") else ():
+    for line in text.strip("\n").split("\n") if text else ():
         json.loads(line, parse_constant=refuse)
 
 

@@ -136,6 +136,17 @@ def test_a_list_repeated_a_million_times_is_refused_before_it_is_written_out(fol
         import_pickles(folder(all_train_seq=again, test=TEST), "tiny")
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux")
+def test_a_small_file_does_not_take_all_memory(folder):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    content = b"\x80\x02]r\xff\xff\xff\x1f."  # the list's number among the remembered ones is 2^29, which takes 8 GB
+    with pytest.raises(InputError, match="is damaged: MemoryError"):
+        import_pickles(folder(all_train_seq=ALL_TRAIN, test=content), "tiny")
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
 def test_missing_files(folder, tmp_path):
     with pytest.raises(InputError, match=r"all_train_seq\.txt does not exist"):
         import_pickles(folder(test=TEST), "tiny")
