@@ -84,7 +84,7 @@ def full_softmax(
         user_emb: (B, d), the session vectors.
         item_table: (V, d), a row per item.
         pos_item: (B,) int64 in [first_candidate, V), each session's next item.
-        first_candidate: the rows before it are no candidates, and get no gradient.
+        first_candidate: the rows before it are not candidates and get no gradient.
         label_smoothing: the share e of the label that is spread evenly over all candidates: the loss is 1-e times the
             next item's cross-entropy plus e times the mean of every candidate's (Szegedy et al., "Rethinking the
             Inception Architecture", CVPR 2016, section 7).

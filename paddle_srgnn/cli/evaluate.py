@@ -70,7 +70,7 @@ def work(args: argparse.Namespace) -> int:
     args.titles = read_titles(args.titles) if args.titles else None
     paths = list(dict.fromkeys(run for path in args.runs for run in find_runs(path)))
     if args.tsne:
-        from ..report import picture  # noqa: F401  whatever it lacks is said before any work
+        from ..report import picture  # noqa: F401  a missing package is reported before any work
 
         if len(paths) > 1:
             raise InputError("--tsne draws one run; name one")

@@ -195,7 +195,7 @@ def _answer(request: urllib.request.Request, timeout: float, part: Path):
         if error.code == 416 or error.code in TRANSIENT:
             raise _Broken(f"the server answered {error.code} {error.reason}") from None
         raise WorkFailed(f"{request.full_url}: the server answered {error.code} {error.reason}") from None
-    except (ValueError, http.client.InvalidURL) as error:  # the server redirects to what is no URL
+    except (ValueError, http.client.InvalidURL) as error:  # the server redirects to an invalid URL
         raise WorkFailed(f"{request.full_url}: the server redirects to a URL that is not valid ({error})") from None
     except (OSError, http.client.HTTPException) as error:
         raise _Broken(f"no answer ({getattr(error, 'reason', None) or error or type(error).__name__})") from None

@@ -29,7 +29,7 @@ class Result:
         samples: how many the metrics are means of; under the course's protocol these are users.
         metrics: in percent, by names such as "P@20".
         intervals: 95 % intervals (low, high) by metric; empty under a protocol without ranks.
-        error: the reason why there are no metrics.
+        error: why the evaluation failed; None if it succeeded.
         sessions: the sessions that were ranked.
         ranks: (samples,) float64, from 1; None under a protocol without ranks.
         top: (samples, k) int32, the best items of each sample, best first, where they were kept.

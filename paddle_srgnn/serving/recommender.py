@@ -92,7 +92,7 @@ class Recommender:
         The dataset of the run is not needed. A warning is logged if the training is unfinished.
 
         Raises:
-            InputError: there is no checkpoint, it is damaged, the run has no items.csv, or as `Recommender`.
+            InputError: the checkpoint or items.csv is missing or damaged, or as `Recommender`.
         """
         run = run if isinstance(run, Run) else Run(run)
         item_ids, item_clicks = run.items()

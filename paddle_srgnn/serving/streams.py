@@ -98,7 +98,7 @@ def _read(stream: BinaryIO, source: str) -> bytes:
 
 
 def _refuse_constant(name: str):
-    raise ValueError(f"{name} is no JSON")  # Python's reader would take NaN and Infinity
+    raise ValueError(f"{name} is not valid JSON")  # Python's reader accepts NaN and Infinity
 
 
 def _parse_json(text: str, number: int) -> Request:
